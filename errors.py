@@ -1,0 +1,54 @@
+"""Errors for people: one line that names the thing, says what is wrong and what to type next.
+
+Raise ``UsageError`` for a wrong request (exit code 2) and ``UserError`` for one that failed (exit code 1); ``run_app`` turns
+them, and whatever else goes wrong, into that line. ``--debug`` anywhere on the command line brings the traceback back.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import typer
+
+
+class UserError(Exception):
+    """Something the user can mend; its text is the whole message."""
+
+    exit_code = 1
+
+
+class UsageError(UserError):
+    """The request itself was wrong."""
+
+    exit_code = 2
+
+
+def run_app(app: typer.Typer, program: str) -> NoReturn:
+    """Runs a typer application; exits 0 done, 1 failed, 2 wrong usage, 130 after Ctrl-C."""
+    try:
+        code = typer.main.get_command(app).main(prog_name=program, standalone_mode=False)
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        fail(program, *explain(error))
+    except KeyboardInterrupt:
+        fail(program, "stopped by Ctrl-C", 130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def explain(error: Exception) -> tuple[str, int]:
+    """The line to print for an exception, and the exit code."""
+    if isinstance(error, UserError):
+        return str(error), error.exit_code
+    if isinstance(error, typer.TyperException):
+        return f"{error.format_message().rstrip('.')} (see --help)", 2
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}", 1
+    first = (str(error).splitlines() or [""])[0]
+    return f"unexpected {type(error).__name__}: {first} (run again with --debug for the traceback)", 1
+
+
+def fail(program: str, message: str, code: int) -> NoReturn:
+    print(f"{program}: {' '.join(message.splitlines())}", file=sys.stderr)
+    sys.exit(code)
