@@ -1,0 +1,1 @@
+"""What surrounds a training run: presets, devices, precision, schedule, checkpoints, logs."""

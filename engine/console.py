@@ -1,0 +1,76 @@
+"""What one sees: a table at the start, then a live line in a terminal or plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from engine.presets import PRESETS
+
+
+def start_table(rows: Iterable[tuple[str, str]], console: Console) -> None:
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in rows:
+        table.add_row(f"[bold]{name}", value)
+    console.print(table)
+
+
+def print_presets(console: Console) -> None:
+    """The presets as a ladder."""
+    table = Table("preset", "px", "w", "R", "d", "recipe", "batch", "epochs", "lr", "for", box=None)
+    for name, row in PRESETS.items():
+        net = row.encoder
+        sizes = (net.size, net.width, net.embedding, net.depth)
+        table.add_row(name, *map(str, sizes), row.recipe, str(row.batch), f"{row.epochs:g}", f"{row.lr:g}", row.note)
+    console.print(table)
+
+
+class Progress:
+    """Shows log rows: redrawn in place in a terminal, one line each where output goes to a file."""
+
+    def __init__(self, steps: int, console: Console) -> None:
+        self.steps, self.console = steps, console
+        self.started, self.first = time.monotonic(), 0
+        self.live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
+
+    def __enter__(self) -> Progress:
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live:
+            self.live.stop()
+
+    def begin(self, step: int) -> None:
+        """Counts the time to the end from here."""
+        self.started, self.first = time.monotonic(), step
+
+    def show(self, row: dict[str, Any]) -> None:
+        line = describe(row, self.steps, self.remaining(row["step"]))
+        if self.live:
+            self.live.update(line)
+        else:
+            self.console.print(line, soft_wrap=True, highlight=False)
+
+    def remaining(self, step: int) -> float:
+        """Seconds to the end at the pace so far."""
+        return (time.monotonic() - self.started) / max(1, step - self.first) * (self.steps - step)
+
+
+def describe(row: dict[str, Any], steps: int, remaining: float) -> str:
+    """One log row as one line that greps well."""
+    accuracy = "" if row["linear_top1"] is None else f"  linear {row['linear_top1']:.1%} mlp {row['mlp_top1']:.1%}"
+    return (
+        f"step {row['step']}/{steps}  loss {row['loss']:.3f} "
+        f"(1→5 {row['loss_1t5']:.3f} 1→7 {row['loss_1t7']:.3f} 5→5 {row['loss_5t5']:.3f} reg {row['regulariser']:.3f})"
+        f"{accuracy}  "
+        f"{row['images_per_s']:.0f} images/s  data {row['data_s']:.3f} s compute {row['compute_s']:.3f} s  "
+        f"lr {row['lr']:.2e}  eta {timedelta(seconds=round(remaining))}"
+    )

@@ -1,0 +1,54 @@
+"""Sums of losses and seconds between two log lines.
+
+Losses are added up on the device; reading them is the training loop's one wait for it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.amdim import Losses
+
+NAMES = ("loss", "loss_1t5", "loss_1t7", "loss_5t5", "regulariser", "probes", "linear", "mlp", "labelled")
+
+
+class Meter:
+    """Collects over a window of steps; ``read`` empties it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.sums = torch.zeros(len(NAMES), dtype=torch.float64, device=device)
+        self.count = 0
+        self.data_s = 0.0
+        self.since = time.perf_counter()
+
+    def add(self, losses: Losses) -> None:
+        objective = losses.objective
+        values = (objective.total, *objective, losses.probes, losses.correct_linear, losses.correct_mlp, losses.labelled)
+        self.sums += torch.stack([value.detach().double() for value in values])
+        self.count += 1
+
+    def read(self, batch: int) -> dict[str, Any]:
+        """Means over the window. ``data_s`` and ``compute_s`` are seconds a step; accuracies are None without labels."""
+        values = dict(zip(NAMES, self.sums.tolist(), strict=True))  # host sync
+        elapsed = time.perf_counter() - self.since
+        linear, mlp, labelled = (values.pop(name) for name in NAMES[-3:])
+        row: dict[str, Any] = {name: value / self.count for name, value in values.items()}
+        row["linear_top1"] = linear / labelled if labelled else None
+        row["mlp_top1"] = mlp / labelled if labelled else None
+        row["images_per_s"] = batch * self.count / elapsed
+        row["data_s"] = self.data_s / self.count
+        row["compute_s"] = (elapsed - self.data_s) / self.count
+        self.sums.zero_()
+        self.count, self.data_s, self.since = 0, 0.0, time.perf_counter()
+        return row
+
+    def state_dict(self) -> dict[str, Tensor | int]:
+        return {"sums": self.sums.cpu(), "count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.sums.copy_(state["sums"])
+        self.count = state["count"]

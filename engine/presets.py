@@ -1,0 +1,96 @@
+"""Training presets: every number a run needs, under one name.
+
+The paper's rows follow github.com/Philip-Bachman/amdim-public (Adam at 2e-4 with betas 0.8 and 0.999, milestones at 0.6 and 0.9
+of 50 epochs on ImageNet); those for two CPU cores were chosen by the measurements in docs/results.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from model.encoder import EncoderConfig
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One row.
+
+    Args:
+        encoder: the network.
+        recipe: name of the views' recipe.
+        batch: global batch N.
+        epochs: length of the run.
+        lr: peak learning rate, for this batch.
+        warmup: updates over which the rate rises linearly.
+        schedule: "cosine" to zero, or "step": times 0.2 at each of ``milestones`` (fractions of the run).
+        weight_decay: L2, added to the gradient as in the original.
+        beta1, beta2: Adam's.
+        clip: c of the objective's soft clip.
+    """
+
+    encoder: EncoderConfig
+    recipe: str
+    batch: int = 480
+    epochs: float = 50
+    lr: float = 2e-4
+    warmup: int = 500
+    schedule: Literal["cosine", "step"] = "step"
+    milestones: tuple[float, ...] = (0.6, 0.9)
+    weight_decay: float = 1e-5
+    beta1: float = 0.8
+    beta2: float = 0.999
+    clip: float = 20.0
+    note: str = field(default="", compare=False)
+
+
+SMALL_IMAGES = (5 / 6, 14 / 15)  # 250 and 280 of 300 epochs
+
+IMAGENET_SMALL = Preset(EncoderConfig(128, 192, 1536, 8), "imagenet128", note="the paper's small encoder")
+LAPTOP = Preset(
+    EncoderConfig(128, 32, 256, 2, use_bn=True), "imagenet128", 64, 10, 7e-4, 100, "cosine", note="photographs without a GPU"
+)
+
+PRESETS = {
+    "demo": replace(
+        LAPTOP,
+        encoder=EncoderConfig(64, 32, 256, 2, use_bn=True),
+        recipe="shapes64",
+        batch=128,
+        epochs=3,
+        lr=1e-3,
+        note="shapes on two CPU cores, minutes",
+    ),
+    "fashion-mnist": replace(
+        LAPTOP,
+        encoder=EncoderConfig(32, 32, 512, 2, use_bn=True),
+        recipe="gray32",
+        batch=256,
+        epochs=4,
+        lr=1.4e-3,
+        note="fashion-mnist on two CPU cores",
+    ),
+    "cifar10-large": Preset(
+        EncoderConfig(32, 256, 2048, 10), "cifar32", epochs=300, milestones=SMALL_IMAGES, note="the paper's large encoder"
+    ),
+    "stl10": Preset(
+        EncoderConfig(64, 192, 1536, 8), "stl64", epochs=300, milestones=SMALL_IMAGES, note="the paper's small encoder"
+    ),
+    "laptop128": LAPTOP,
+    "imagenet-small": IMAGENET_SMALL,
+    "imagenet-medium": replace(IMAGENET_SMALL, encoder=EncoderConfig(128, 256, 2048, 10), note="the paper's medium encoder"),
+    "imagenet-large": replace(IMAGENET_SMALL, encoder=EncoderConfig(128, 320, 2560, 10), note="the paper's large encoder"),
+}
+
+BY_DATA = {
+    "shapes": "demo",
+    "fashion-mnist": "fashion-mnist",
+    "cifar10": "cifar10-large",
+    "cifar100": "cifar10-large",
+    "stl10": "stl10",
+}
+
+
+def default_preset(data: str, gpu: bool) -> str:
+    """The preset of a data set by its name; photographs get the paper's small encoder, or without a GPU a laptop's."""
+    return BY_DATA.get(data, "imagenet-small" if gpu else "laptop128")

@@ -1,0 +1,124 @@
+"""Runs on disk: their names, their configuration, and which checkpoint a command means."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from engine import checkpoint
+from engine.presets import Preset
+from errors import UsageError, UserError
+from model.encoder import EncoderConfig
+
+RUNS = Path("runs")
+MAY_CHANGE = {"save_every"}  # fields that a resumed run may change
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides a run's numbers; saved as config.json."""
+
+    data: str
+    preset: str
+    settings: Preset
+    steps: int
+    seed: int
+    amp: str
+    save_every: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return json.loads(json.dumps(asdict(self)))  # tuples become lists, as they will in the file
+
+
+def encoder_config(config: dict[str, Any]) -> EncoderConfig:
+    """The encoder that a run's config.json describes."""
+    return EncoderConfig(**config["settings"]["encoder"])
+
+
+def data_path(data: str) -> Path:
+    """A path, or data/NAME for a name."""
+    path = Path(data)
+    return path if "/" in data or path.is_dir() else Path("data") / data
+
+
+def default_name(data: Path, preset: str) -> str:
+    return f"{data.name}-{preset}-{date.today().isoformat()}"
+
+
+def run_path(run: str) -> Path:
+    """A path, or runs/NAME for a name."""
+    return Path(run) if "/" in run else RUNS / run
+
+
+def latest_run() -> Path:
+    """The run with the newest checkpoint.
+
+    Raises:
+        UsageError: there is none.
+    """
+    saved = [path for run in RUNS.glob("*") for path in checkpoint.steps(run / "checkpoints")[:1]]
+    if not saved:
+        raise UsageError(f"{RUNS}/: holds no run with a checkpoint yet; train one with `python train.py`")
+    return max(saved, key=lambda path: path.stat().st_mtime).parent.parent
+
+
+def newest_checkpoint(run: Path) -> checkpoint.Checkpoint:
+    """The newest checkpoint of a run that loads.
+
+    Raises:
+        UsageError: there is no such run, or it has saved nothing yet.
+        UserError: none of its checkpoints loads.
+    """
+    if not checkpoint.steps(run / "checkpoints"):
+        raise UsageError(f"{run}: no run with a checkpoint here; train one with `python train.py --run {run.name}`")
+    saved = checkpoint.latest(run / "checkpoints")
+    if saved is None:
+        raise UserError(f"{run}: none of its checkpoints can be read")
+    return saved
+
+
+def find_start(run: Path, config: Config, resume: str) -> checkpoint.Checkpoint | None:
+    """The checkpoint to continue from, or None to begin.
+
+    Args:
+        run: the run's directory.
+        config: what was asked for; it must be what the checkpoint was made with.
+        resume: "auto" continues what ``run`` holds, "never" refuses to; else the directory of a checkpoint.
+
+    Raises:
+        UsageError: the checkpoint is of another configuration; names the fields.
+    """
+    if resume in ("auto", "never"):
+        saved = newest_checkpoint(run) if checkpoint.steps(run / "checkpoints") else None
+        if saved and resume == "never":
+            raise UsageError(f"{run}: holds a run already; give another --run, or leave out --resume never to continue it")
+    else:
+        saved = read(Path(resume))
+    if saved:
+        check_same(run, config.as_dict(), saved.config)
+    return saved
+
+
+def read(path: Path) -> checkpoint.Checkpoint:
+    if not re.fullmatch(r"step-\d+", path.name) or not path.is_dir():
+        raise UsageError(
+            f"--resume {path}: no checkpoint there; give auto, never, or a directory like runs/NAME/checkpoints/step-500"
+        )
+    try:
+        return checkpoint.load(path)
+    except checkpoint.DAMAGE as error:
+        raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
+
+
+def check_same(run: Path, own: dict[str, Any], saved: dict[str, Any]) -> None:
+    changed = [name for name in own if name not in MAY_CHANGE and own[name] != saved.get(name)]
+    if "settings" in changed:
+        settings = saved.get("settings", {})
+        changed += [name for name, value in own["settings"].items() if value != settings.get(name)]
+        changed.remove("settings")
+    if changed:
+        raise UsageError(f"{run}: was started with another {', '.join(changed)}; give another --run to start anew")

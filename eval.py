@@ -1,0 +1,139 @@
+"""Probes a pretrained encoder.
+
+    python eval.py --probe linear                    # the latest run, on the data it was trained on
+    python eval.py --probe linear,knn --run NAME
+
+Trains each probe on the frozen features of the training split and reports top-1 on the whole validation split, beside the same
+encoder at random initialisation and the image's own pixels. Writes eval-<probe>.json into the run.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from engine import precision, runs
+from engine.checkpoint import Checkpoint
+from engine.launch import place
+from errors import UsageError, run_app
+from evaluation.curve import draw_curve
+from evaluation.features import Labelled, collect, pixels, represent
+from evaluation.knn import knn_top1
+from evaluation.linear import linear_top1
+from model import Encoder
+from pipeline import RECIPES, EvalLoader
+from shards import manifest as manifests
+
+PROBES: dict[str, Callable[[Labelled, Labelled, int], float]] = {"linear": linear_top1, "knn": knn_top1}
+CONTENDERS = ("top1", "top1_random_init", "top1_raw_pixels")
+TITLES = ("this encoder", "same encoder, random initialisation", "raw pixels, at most 32 x 32")
+
+
+class Features(NamedTuple):
+    """Training and test features of each contender, in the order of CONTENDERS."""
+
+    train: list[Labelled]
+    test: list[Labelled]
+    classes: int
+
+
+def extract(saved: Checkpoint, data: Path, device: torch.device) -> Features:
+    """One pass over each split through the trained encoder, a random one of the same kind, and none."""
+    manifest = manifests.load(data)
+    check_labels(data, manifest)
+    recipe = RECIPES[saved.config["settings"]["recipe"]]
+    how = precision.choose("auto", device)
+    functions = [represent(encoder, how, device) for encoder in (trained(saved), untrained(saved))]
+    train, test = (collect(EvalLoader(data, [split], recipe, device=device), *functions, pixels) for split in ("train", "val"))
+    return Features(train, test, len(manifest.classes))
+
+
+def check_labels(data: Path, manifest: manifests.Manifest) -> None:
+    for split in ("train", "val"):
+        if split not in manifest.splits:
+            raise UsageError(f"{data}: has no split '{split}', which a probe needs")
+        if not manifest.splits[split].labelled:
+            raise UsageError(f"{data}: split '{split}' has no labels, which a probe needs; probe on a labelled set with --data")
+    if len(manifest.classes) < 2:
+        raise UsageError(f"{data}: has {len(manifest.classes)} class, and a probe tells at least 2 apart")
+
+
+def trained(saved: Checkpoint) -> Encoder:
+    encoder = untrained(saved)
+    prefix = "encoder."
+    encoder.load_state_dict({k.removeprefix(prefix): v for k, v in saved.weights.items() if k.startswith(prefix)})
+    return encoder
+
+
+def untrained(saved: Checkpoint) -> Encoder:
+    """The encoder as it was before training: same configuration, same seed."""
+    torch.manual_seed(saved.config["seed"])
+    return Encoder(runs.encoder_config(saved.config))
+
+
+def probe(name: str, features: Features) -> dict[str, float]:
+    """Top-1 of every contender."""
+    pairs = zip(CONTENDERS, features.train, features.test, strict=True)
+    return {key: PROBES[name](train, test, features.classes) for key, train, test in pairs}
+
+
+def write(path: Path, result: dict[str, object]) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(result, indent=2) + "\n")
+    temporary.replace(path)
+
+
+def show(results: list[dict[str, object]], console: Console) -> None:
+    table = Table("top-1", *(str(result["probe"]) for result in results))
+    for key, title in zip(CONTENDERS, TITLES, strict=True):
+        table.add_row(title, *(f"{result[key]:.2%}" for result in results))
+    console.print(table)
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command(help=__doc__)
+def main(
+    probes: Annotated[str, typer.Option("--probe", help="linear, knn, or several with commas.")] = "linear",
+    run: Annotated[str | None, typer.Option(help="A run's name or path.", show_default="the latest")] = None,
+    data: Annotated[str | None, typer.Option(help="A shard set.", show_default="what the run was trained on")] = None,
+    gpus: Annotated[int | None, typer.Option(help="0 is the CPU.", show_default="one if there is one")] = None,
+    curve: Annotated[bool, typer.Option("--curve", help="Draw the training curve into the run instead.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read by run_app
+) -> None:
+    console = Console()
+    names = probes.split(",")
+    if unknown := [name for name in names if name not in PROBES]:
+        raise UsageError(f"--probe {unknown[0]}: there is no such probe; there are {', '.join(PROBES)}")
+    directory = runs.run_path(run) if run else runs.latest_run()
+    if curve:
+        console.print(f"training curve: {draw_curve(directory)}")
+        return
+    saved = runs.newest_checkpoint(directory)
+    where = runs.data_path(data or saved.config["data"])
+    started = time.perf_counter()
+    features = extract(saved, where, place(gpus).device)
+    shared = time.perf_counter() - started
+    results = []
+    for name in names:
+        started = time.perf_counter()
+        result = {"probe": name, "data": str(where), "run": str(directory), "step": saved.trainer["step"]}
+        result |= {"n_test": len(features.test[0].y), **probe(name, features)}
+        result["seconds"] = round(shared + time.perf_counter() - started, 2)
+        write(directory / f"eval-{name}.json", result)
+        results.append(result)
+    console.print(f"{directory}, step {saved.trainer['step']:,}, on {where}: {results[0]['n_test']:,} test images")
+    show(results, console)
+
+
+if __name__ == "__main__":
+    run_app(app, "eval.py")

@@ -1,0 +1,1 @@
+"""What was learnt: features, probes on them, baselines beside them, pictures."""

@@ -1,0 +1,21 @@
+"""AMDIM: encoder, objective and probes. Pure torch, importable on its own."""
+
+from model.amdim import AMDIM, Losses
+from model.encoder import Encoder, EncoderConfig, Features
+from model.nce import MultiscaleLoss, multiscale_nce, nce, partition
+from model.probe import LinearProbe, MLPProbe, probe_loss
+
+__all__ = [
+    "AMDIM",
+    "Encoder",
+    "EncoderConfig",
+    "Features",
+    "LinearProbe",
+    "Losses",
+    "MLPProbe",
+    "MultiscaleLoss",
+    "multiscale_nce",
+    "nce",
+    "partition",
+    "probe_loss",
+]

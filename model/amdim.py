@@ -1,0 +1,60 @@
+"""What one training step computes: both views through the encoder, the objective, and the probes beside it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from model.encoder import Encoder, EncoderConfig
+from model.nce import CLIP, MultiscaleLoss, multiscale_nce
+from model.probe import LinearProbe, MLPProbe, correct, probe_loss
+
+
+class Losses(NamedTuple):
+    """``total`` is what is minimised; the rest is for the logs."""
+
+    total: Tensor
+    objective: MultiscaleLoss
+    probes: Tensor
+    correct_linear: Tensor
+    correct_mlp: Tensor
+    labelled: Tensor
+
+
+class AMDIM(nn.Module):
+    """Encoder, online probes and loss in one module with one forward, which is what DistributedDataParallel wraps.
+
+    Args:
+        config: the encoder.
+        classes: number of classes of the online probes; 0 leaves them out.
+        clip: c of the objective's soft clip.
+    """
+
+    def __init__(self, config: EncoderConfig, classes: int, clip: float = CLIP) -> None:
+        super().__init__()
+        self.encoder = Encoder(config)
+        self.linear = LinearProbe(config.embedding, classes) if classes else None
+        self.mlp = MLPProbe(config.embedding, classes) if classes else None
+        self.clip = clip
+
+    def forward(self, x1: Tensor, x2: Tensor, labels: Tensor, locations: Tensor) -> Losses:
+        """Losses of two views (B, 3, S, S) of the same images, their labels (B,), and (2, B) source locations of r5 to r5."""
+        # Each view is a forward of its own, so that batch statistics are taken per view as in the original.
+        view1, view2 = self.encoder(x1), self.encoder(x2)
+        objective = multiscale_nce(view1, view2, locations, self.clip)
+        # Detached: labels must not reach the encoder.
+        features = torch.cat([view1.r1, view2.r1]).flatten(1).detach()
+        probes, right_linear, right_mlp = self.probe(features, labels.repeat(2))
+        labelled = 2 * (labels >= 0).sum()
+        return Losses(objective.total + probes, objective, probes, right_linear, right_mlp, labelled)
+
+    def probe(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The probes' loss on features (B, R) and how many images each gets right; zeros without classes."""
+        if self.linear is None or self.mlp is None:
+            zero = features.new_zeros((), dtype=torch.float32)
+            return zero, zero, zero
+        linear, mlp = self.linear(features), self.mlp(features)
+        loss = probe_loss(linear, labels) + probe_loss(mlp, labels)
+        return loss, correct(linear, labels), correct(mlp, labels)

@@ -1,0 +1,53 @@
+"""Classifiers on the representation r1: linear and MLP, as in amdim-public, for training beside the encoder or after it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LOGIT_CLIP = 10.0
+LOGIT_PENALTY = 1e-3
+
+
+class LinearProbe(nn.Linear):
+    """Logits (B, classes) of features (B, R)."""
+
+    def __init__(self, features: int, classes: int) -> None:
+        super().__init__(features, classes)
+
+
+class MLPProbe(nn.Sequential):
+    """One hidden layer of 1,024 units with batch normalisation and dropout: logits (B, classes) of features (B, R)."""
+
+    def __init__(self, features: int, classes: int, hidden: int = 1024, dropout: float = 0.2) -> None:
+        super().__init__(
+            nn.Dropout(dropout),
+            nn.Linear(features, hidden, bias=False),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, classes),
+        )
+
+
+def probe_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of 10 tanh(logits / 10) plus 1e-3 mean(logits^2), over the labelled samples of a batch.
+
+    Args:
+        logits: (B, classes).
+        labels: (B,) int64; -1 is unlabelled and ignored.
+
+    Returns:
+        A sum over labelled samples divided by max(1, their number): 0, and not NaN, where there is none.
+    """
+    logits = logits.float()
+    labelled = labels >= 0
+    clipped = LOGIT_CLIP * torch.tanh(logits / LOGIT_CLIP)
+    each = F.cross_entropy(clipped, labels, ignore_index=-1, reduction="none") + LOGIT_PENALTY * logits.square().mean(1)
+    return (each * labelled).sum() / labelled.sum().clamp(min=1)
+
+
+def correct(logits: Tensor, labels: Tensor) -> Tensor:
+    """How many labelled samples have their label as the largest logit; a tensor, so that nothing waits for the device."""
+    return (logits.argmax(1) == labels).sum()

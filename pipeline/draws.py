@@ -1,0 +1,109 @@
+"""Every random number of the views: a pure function of (seed, epoch, step), drawn for the whole global batch.
+
+NumPy's Philox is a counter-based generator: any step's numbers can be had without the steps before it, so ranks slice the same
+draws, resuming is seeking, and a test can replay any view. Drawing costs about 10 us an image.
+
+Shape letter: N images of the global batch.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline import colour
+from pipeline.recipes import Recipe
+
+TRIES = 10  # boxes tried before falling back to the largest centred one, as torchvision does
+
+
+class Draws(NamedTuple):
+    """Parameters of one view of N images.
+
+    box: (N, 4) float32, top, left, bottom, right in pixels of the stored image; left > right where the view is flipped.
+    gain, centre: (N, 3, 3) float32: the view is gain @ pixel + centre @ mean pixel, in units of the recipe's std.
+    """
+
+    box: np.ndarray
+    gain: np.ndarray
+    centre: np.ndarray
+
+
+def generator(seed: int, *position: int, stream: str) -> np.random.Generator:
+    """An independent generator for each (seed, position, stream)."""
+    entropy = np.random.SeedSequence([seed, zlib.crc32(stream.encode()), *position])
+    return np.random.Generator(np.random.Philox(entropy))
+
+
+def draw_views(recipe: Recipe, sizes: np.ndarray, seed: int, epoch: int, step: int) -> tuple[Draws, Draws]:
+    """Both views' parameters for the images of one global batch; ``sizes`` is (N, 2) int, width and height."""
+    rng = generator(seed, epoch, step, stream="views")
+    flip = rng.random(len(sizes)) < recipe.flip  # once per image, shared by the two views
+    first, second = (draw_view(recipe, sizes, flip, rng) for _ in range(2))
+    return first, second
+
+
+def draw_view(recipe: Recipe, sizes: np.ndarray, flip: np.ndarray, rng: np.random.Generator) -> Draws:
+    box = random_box(recipe, sizes, rng) if recipe.crop == "resized" else shifted_box(recipe, sizes, rng)
+    gain, centre = colour.compose(recipe, colour.draw(recipe, len(sizes), rng))
+    return normalised(recipe, mirrored(box, flip), gain, centre)
+
+
+def centre_view(recipe: Recipe, sizes: np.ndarray) -> Draws:
+    """The view of evaluation: the centred square, resized; nothing random."""
+    side = sizes.min(1) * recipe.size / recipe.resize
+    corner = (sizes[:, ::-1] - side[:, None]) / 2
+    box = np.concatenate([corner, corner + side[:, None]], 1)
+    identity = np.broadcast_to(np.eye(3), (len(sizes), 3, 3))
+    return normalised(recipe, box, identity, np.zeros_like(identity))
+
+
+def normalised(recipe: Recipe, box: np.ndarray, gain: np.ndarray, centre: np.ndarray) -> Draws:
+    """Folds the scale of the normalisation, from pixels in 0..255, into the colour map."""
+    scale = 1 / (255 * np.array(recipe.std))[:, None]
+    return Draws(*(array.astype(np.float32) for array in (box, gain * scale, centre * scale)))
+
+
+def random_box(recipe: Recipe, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random area and aspect ratio at a random place, as torchvision's RandomResizedCrop draws them: (N, 4) float64."""
+    N = len(sizes)
+    width, height = sizes[:, :1], sizes[:, 1:]
+    area = width * height * rng.uniform(*recipe.area, (N, TRIES))
+    ratio = np.exp(rng.uniform(math.log(recipe.aspect[0]), math.log(recipe.aspect[1]), (N, TRIES)))
+    w, h = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
+    fits = (w >= 1) & (h >= 1) & (w <= width) & (h <= height)
+    pick = (np.arange(N), fits.argmax(1))
+    largest_w, largest_h = largest_box(recipe, sizes)
+    w, h = np.where(fits.any(1), w[pick], largest_w), np.where(fits.any(1), h[pick], largest_h)
+    place = rng.random((N, 2))
+    some = fits.any(1)
+    top = np.where(some, np.floor(place[:, 0] * (sizes[:, 1] - h + 1)), (sizes[:, 1] - h) // 2)
+    left = np.where(some, np.floor(place[:, 1] * (sizes[:, 0] - w + 1)), (sizes[:, 0] - w) // 2)
+    return np.stack([top, left, top + h, left + w], 1)
+
+
+def largest_box(recipe: Recipe, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Width and height of the largest box whose aspect ratio is allowed."""
+    low, high = recipe.aspect
+    width, height = sizes[:, 0], sizes[:, 1]
+    return np.minimum(width, np.rint(height * high)), np.minimum(height, np.rint(width / low))
+
+
+def shifted_box(recipe: Recipe, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The whole image moved by up to ``shift`` pixels along each axis; what lies outside is reflected by the graph."""
+    moved = rng.random(len(sizes)) < recipe.shift_p
+    offset = rng.integers(-recipe.shift, recipe.shift, (len(sizes), 2), endpoint=True) * moved[:, None]
+    return np.concatenate([offset, offset + sizes[:, ::-1]], 1).astype(np.float64)
+
+
+def mirrored(box: np.ndarray, flip: np.ndarray) -> np.ndarray:
+    """Swaps left and right where an image is flipped: the resampler then mirrors at no cost."""
+    return np.where(flip[:, None], box[:, [0, 3, 2, 1]], box)
+
+
+def draw_locations(seed: int, epoch: int, step: int, batch: int, places: int = 25) -> np.ndarray:
+    """The 5x5 location of each view that is source of the r5 to r5 term, for the global batch: (2, N) int64."""
+    return generator(seed, epoch, step, stream="locations").integers(0, places, (2, batch))

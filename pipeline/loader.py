@@ -1,0 +1,219 @@
+"""Loaders: a shard set as batches of two views for training, or of one centred view for evaluation.
+
+A loader's whole state is (epoch, step): the order of samples and the parameters of the views are functions of it. DALI runs a few
+batches ahead, so the state counts batches delivered, and restoring it makes a new pipeline that starts there.
+
+Shape letters: B images of this rank, N of the global batch, S image side.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from errors import UsageError, UserError
+from pipeline import graph
+from pipeline.draws import centre_view, draw_locations, draw_views
+from pipeline.order import epoch_order, steps_in_epoch
+from pipeline.recipes import Recipe
+from pipeline.store import Store, mend
+from shards import manifest as manifests
+
+
+class Views(NamedTuple):
+    """Two views (B, 3, S, S), channels-last, and labels (B,) int64 with -1 for unlabelled."""
+
+    x1: Tensor
+    x2: Tensor
+    label: Tensor
+
+
+class TwoViewLoader:
+    """Iterates the rest of the current epoch as ``Views``; the next iteration is the next epoch.
+
+    Args:
+        root: directory of a shard set.
+        splits: the splits to draw from.
+        recipe: what a view is.
+        batch: global batch N, divisible by ``world``.
+        rank, world: this process and how many there are; each gets its slice of the same global batches.
+        device: where the views are made and delivered.
+        seed: of order and views.
+        threads: for DALI; all cores of this process by default.
+
+    Raises:
+        UsageError: where no batch can be made of what is asked.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        splits: Sequence[str],
+        recipe: Recipe,
+        batch: int,
+        rank: int = 0,
+        world: int = 1,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+        threads: int | None = None,
+    ) -> None:
+        self.root, self.recipe, self.batch, self.rank, self.world, self.seed = Path(root), recipe, batch, rank, world, seed
+        self.device = torch.device(device)
+        self.threads = threads or cores()
+        self.manifest = manifests.load(self.root)
+        self.store = Store(self.root, self.manifest, splits)
+        self.splits = tuple(splits)
+        self.epoch = self.step = 0
+        self.order = lru_cache(maxsize=2)(lambda epoch: epoch_order(self.store.shard_sizes, self.seed, epoch))
+        self.pipe: Any = None
+        self.check()
+
+    def check(self) -> None:
+        if self.batch < 2 or self.batch % self.world:
+            raise UsageError(f"batch size {self.batch}: must be at least 2 and divisible by the {self.world} ranks")
+        if len(self) == 0:
+            raise UsageError(
+                f"{self.root}: {len(self.store)} samples in {'+'.join(self.splits)} are less than one batch of {self.batch}; "
+                f"try --batch-size {max(2, len(self.store) // 2)}"
+            )
+
+    def __len__(self) -> int:
+        """Steps of an epoch, equal on every rank."""
+        return steps_in_epoch(len(self.store), self.batch)
+
+    def __iter__(self) -> Iterator[Views]:
+        if self.pipe is None:
+            self.pipe = graph.build(**self.graph_options())
+        while self.step < len(self):
+            samples = self.samples(self.epoch, self.step)
+            x1, x2 = run(self.pipe, self.root)
+            self.step += 1
+            yield Views(x1, x2, torch.from_numpy(self.store.labels[samples]))
+        self.epoch, self.step = self.epoch + 1, 0
+
+    def graph_options(self) -> dict[str, Any]:
+        positions = self.positions(self.epoch, self.step)
+        return {
+            "source": lambda: self.feed(*next(positions)),
+            "recipe": self.recipe,
+            "views": 2,
+            "batch": self.batch // self.world,
+            **device_options(self.device, self.threads),
+        }
+
+    def positions(self, epoch: int, step: int) -> Iterator[tuple[int, int]]:
+        """Every (epoch, step) from a given one on, without end."""
+        while True:
+            for each in range(step, len(self)):
+                yield epoch, each
+            epoch, step = epoch + 1, 0
+
+    def samples(self, epoch: int, step: int) -> np.ndarray:
+        """Numbers of this rank's samples in a step: (B,)."""
+        return self.order(epoch)[step * self.batch : (step + 1) * self.batch][self.mine]
+
+    @property
+    def mine(self) -> slice:
+        """This rank's rows of a global batch."""
+        share = self.batch // self.world
+        return slice(self.rank * share, (self.rank + 1) * share)
+
+    def feed(self, epoch: int, step: int) -> list[Any]:
+        """The graph's inputs for one step. Draws are for the global batch, so that they do not depend on the ranks."""
+        rows = self.order(epoch)[step * self.batch : (step + 1) * self.batch]
+        draws = draw_views(self.recipe, self.store.sizes[rows], self.seed, epoch, step)
+        own = [part[self.mine] for view in draws for part in graph.feed(self.recipe, view)]
+        return [[self.store.encoded(i) for i in rows[self.mine]], *own]
+
+    def locations(self, epoch: int, step: int) -> Tensor:
+        """The source locations of r5 to r5 in a step: (2, B) int64."""
+        return torch.from_numpy(draw_locations(self.seed, epoch, step, self.batch)[:, self.mine].copy())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "step": self.step, "fingerprint": self.fingerprint()}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What must be equal for a state to mean the same batches. Ranks are not in it: any number may take over."""
+        hashes = [shard.sha256 for split in self.splits for shard in self.manifest.splits[split].shards]
+        return {"shards": hashes, "recipe": repr(self.recipe), "batch": self.batch, "seed": self.seed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues at a saved state.
+
+        Raises:
+            UsageError: when the state was saved with other shards, recipe, batch or seed; names them.
+        """
+        own = self.fingerprint()
+        changed = [name for name in own if own[name] != state["fingerprint"].get(name)]
+        if changed:
+            raise UsageError(f"{self.root}: cannot resume, as {' and '.join(changed)} changed; start anew with another --run")
+        self.epoch, self.step, self.pipe = state["epoch"], state["step"], None
+
+
+class EvalLoader:
+    """Iterates a whole split once, in its order, as (x (B, 3, S, S), labels (B,)): the centred view, the last batch shorter.
+
+    Args:
+        root: directory of a shard set.
+        splits: the splits to read.
+        recipe: the training recipe; its centred form is used, through the same decoder and resampling.
+        batch: images at a time.
+        device: where views are delivered.
+    """
+
+    def __init__(
+        self, root: Path, splits: Sequence[str], recipe: Recipe, batch: int = 256, device: torch.device | str = "cpu"
+    ) -> None:
+        self.root, self.recipe, self.batch, self.device = Path(root), recipe.centred(), batch, torch.device(device)
+        self.manifest = manifests.load(self.root)
+        self.store = Store(self.root, self.manifest, splits)
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.store) / self.batch)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        starts = range(0, len(self.store), self.batch)
+        ahead = iter(starts)
+        # DALI asks for a few batches more than are taken: any will do.
+        source = lambda: self.feed(next(ahead, 0))  # noqa: E731
+        pipe = graph.build(source, self.recipe, 1, self.batch, **device_options(self.device, cores()))
+        for start in starts:
+            (x,) = run(pipe, self.root)
+            yield x, torch.from_numpy(self.store.labels[start : start + self.batch])
+
+    def feed(self, start: int) -> list[Any]:
+        rows = range(start, min(start + self.batch, len(self.store)))
+        parameters = graph.feed(self.recipe, centre_view(self.recipe, self.store.sizes[rows.start : rows.stop]))
+        return [[self.store.encoded(i) for i in rows], *parameters]
+
+
+def run(pipe: Any, root: Path) -> list[Tensor]:
+    """The next outputs as torch tensors over DALI's memory: (B, 3, S, S), channels-last because DALI writes (B, S, S, 3).
+
+    Raises:
+        UserError: DALI could not read or decode an image; a shard is damaged, as images are checked when they are written.
+    """
+    try:
+        outputs = pipe.run()
+    except RuntimeError as error:
+        reason = next((line for line in str(error).splitlines() if "ailed" in line or "rror" in line), str(error)[:200])
+        raise UserError(f"{root}: a batch could not be decoded ({reason.strip()}); {mend(root)}") from error
+    return [torch.from_dlpack(output.as_tensor()).permute(0, 3, 1, 2) for output in outputs]
+
+
+def device_options(device: torch.device, threads: int) -> dict[str, Any]:
+    gpu = device.type == "cuda"
+    return {"device": "gpu" if gpu else "cpu", "device_id": (device.index or 0) if gpu else None, "threads": threads}
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0))

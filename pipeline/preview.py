@@ -1,0 +1,83 @@
+"""A contact sheet of what training sees: `python -m pipeline.preview data/NAME [--recipe NAME] [--out FILE.png]`.
+
+Each row is an image's centre, then pairs of views of it, as the loader makes them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from PIL import Image
+from torch import Tensor
+
+from errors import UsageError, run_app
+from pipeline import graph
+from pipeline.draws import centre_view, draw_views
+from pipeline.loader import device_options, run
+from pipeline.recipes import BY_DATA, RECIPES, Recipe
+from pipeline.store import Store
+from shards import manifest as manifests
+
+ROWS, PAIRS = 8, 4
+GAP = 4  # pixels between pictures; twice that between pairs
+
+
+def contact_sheet(root: Path, recipe: Recipe, seed: int = 0) -> Image.Image:
+    """ROWS images of the training split with PAIRS pairs of views each."""
+    store = Store(root, manifests.load(root), ["train"])
+    rows = np.random.default_rng(seed).permutation(len(store))[:ROWS]
+    columns = [render(store, rows, recipe.centred(), [centre_view(recipe, store.sizes[rows])])]
+    columns += [render(store, rows, recipe, list(draw_views(recipe, store.sizes[rows], seed, 0, pair))) for pair in range(PAIRS)]
+    return assemble([view for column in columns for view in column], recipe.size)
+
+
+def render(store: Store, rows: np.ndarray, recipe: Recipe, draws: list) -> list[np.ndarray]:
+    """Views of some samples under given draws, as pictures: (n, S, S, 3) uint8 each."""
+    inputs = [[store.encoded(row) for row in rows], *(part for view in draws for part in graph.feed(recipe, view))]
+    options = device_options(torch.device("cpu"), threads=1)
+    views = run(graph.build(lambda: inputs, recipe, len(draws), len(rows), **options), store.root)
+    return [as_pixels(view, recipe) for view in views]
+
+
+def as_pixels(view: Tensor, recipe: Recipe) -> np.ndarray:
+    """Undoes the normalisation: (n, S, S, 3) uint8."""
+    rgb = view.permute(0, 2, 3, 1).float() * torch.tensor(recipe.std) + torch.tensor(recipe.mean)
+    return (rgb.clamp(0, 1) * 255).round().byte().numpy()
+
+
+def assemble(columns: list[np.ndarray], side: int) -> Image.Image:
+    """Pictures side by side on white, scaled up where they are small."""
+    lefts = np.cumsum([0] + [side + (GAP if i % 2 else 2 * GAP) for i in range(len(columns))])
+    sheet = np.full((len(columns[0]) * (side + GAP) - GAP, lefts[-1] - 2 * GAP, 3), 255, np.uint8)
+    for left, column in zip(lefts, columns, strict=False):
+        for row, picture in enumerate(column):
+            top = row * (side + GAP)
+            sheet[top : top + side, left : left + side] = picture
+    zoom = max(1, 128 // side)
+    return Image.fromarray(sheet).resize((sheet.shape[1] * zoom, sheet.shape[0] * zoom), Image.Resampling.NEAREST)
+
+
+def main(
+    data: Annotated[Path, typer.Argument(help="A shard set's directory.")],
+    recipe: Annotated[str | None, typer.Option(help="Name of a recipe.", show_default="by the data set")] = None,
+    out: Annotated[Path | None, typer.Option(help="Picture to write.", show_default="DATA/views.png")] = None,
+    seed: Annotated[int, typer.Option(help="Of the images and views.")] = 0,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read by run_app
+) -> None:
+    manifest = manifests.load(data)
+    name = recipe or BY_DATA.get(manifest.name, "imagenet128")
+    if name not in RECIPES:
+        raise UsageError(f"--recipe {name}: there is no such recipe; there are {', '.join(RECIPES)}")
+    path = out or data / "views.png"
+    contact_sheet(data, RECIPES[name], seed).save(path)
+    print(f"{path}: each row is an image's centre and {PAIRS} pairs of views, recipe {name}")
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command(help=__doc__)(main)
+    run_app(app, "python -m pipeline.preview")

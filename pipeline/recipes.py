@@ -1,0 +1,66 @@
+"""What one view is, as data. The paper's recipes are those of amdim-public's datasets.py; resampling is antialiased bicubic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One view of an image.
+
+    Args:
+        size: side S of a view in pixels.
+        resize: at evaluation, the shorter side the image would be resized to before its centre S x S is taken.
+        mean, std: normalisation of pixels in 0..1.
+        crop: "resized" takes a random box (``area`` of the image, ``aspect`` width / height) and resizes it to S x S; "shift"
+            moves the image by up to ``shift`` pixels with probability ``shift_p``, reflecting it at the border.
+        flip: probability of a horizontal flip, drawn once per image and shared by both views.
+        brightness, contrast, saturation: factors are uniform in [1 - x, 1 + x]; hue: turns, uniform in [-x, x].
+        jitter_p: probability of the four together, in random order; gray_p: of becoming gray after it.
+    """
+
+    size: int = 128
+    resize: int = 146
+    mean: Triple = (0.485, 0.456, 0.406)
+    std: Triple = (0.229, 0.224, 0.225)
+    crop: Literal["resized", "shift"] = "resized"
+    area: tuple[float, float] = (0.3, 1.0)
+    aspect: tuple[float, float] = (0.7, 1.4)
+    shift: int = 0
+    shift_p: float = 0.8
+    flip: float = 0.5
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.1
+    jitter_p: float = 0.8
+    gray_p: float = 0.25
+
+    def centred(self) -> Recipe:
+        """The recipe of evaluation: the same size and statistics, the centre of the image, nothing random."""
+        return replace(self, crop="resized", area=(1.0, 1.0), flip=0.0, jitter_p=0.0, gray_p=0.0)
+
+
+IMAGENET128 = Recipe()
+STL64 = replace(IMAGENET128, size=64, resize=70, hue=0.2, mean=(0.43, 0.42, 0.39), std=(0.27, 0.26, 0.27))
+CIFAR32 = replace(
+    STL64,
+    size=32,
+    resize=32,
+    crop="shift",
+    shift=4,
+    mean=(125.3 / 255, 123.0 / 255, 113.9 / 255),
+    std=(63.0 / 255, 62.1 / 255, 66.7 / 255),
+)
+# Gray images: saturation, hue and graying would do nothing. Statistics are fashion-mnist's.
+GRAY32 = Recipe(size=32, resize=32, mean=(0.286,) * 3, std=(0.353,) * 3, saturation=0.0, hue=0.0, gray_p=0.0)
+SHAPES64 = Recipe(size=64, resize=64, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), hue=0.2)
+
+RECIPES = {"imagenet128": IMAGENET128, "stl64": STL64, "cifar32": CIFAR32, "gray32": GRAY32, "shapes64": SHAPES64}
+
+# What a data set is looked at with where no preset says so; photographs take imagenet128.
+BY_DATA = {"shapes": "shapes64", "fashion-mnist": "gray32", "cifar10": "cifar32", "cifar100": "cifar32", "stl10": "stl64"}

@@ -1,0 +1,81 @@
+"""Checkpoints: whole or absent, the newest that loads, no code execution."""
+
+import pickle
+
+import pytest
+import torch
+
+from engine import checkpoint
+
+WEIGHTS = {"encoder.a": torch.arange(6.0).reshape(2, 3), "n": torch.tensor(3)}
+
+
+def put(root, step, **options):
+    return checkpoint.save(root, step, WEIGHTS, {"step": step}, {"data": "x"}, **options)
+
+
+def test_round_trip(tmp_path):
+    path = put(tmp_path, 7)
+    saved = checkpoint.load(path)
+    assert path.name == "step-7"
+    assert all(torch.equal(saved.weights[name], WEIGHTS[name]) for name in WEIGHTS)
+    assert (saved.trainer, saved.config) == ({"step": 7}, {"data": "x"})
+
+
+def test_channels_last_weights_come_back_equal(tmp_path):
+    weight = torch.randn(4, 3, 5, 5).to(memory_format=torch.channels_last)
+    path = checkpoint.save(tmp_path, 1, {"w": weight}, {}, {})
+    assert torch.equal(checkpoint.load(path).weights["w"], weight)
+
+
+def test_the_last_few_are_kept_and_the_newest_is_by_number(tmp_path):
+    for step in (9, 10, 100):
+        put(tmp_path, step, keep=2)
+    assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-100", "step-10"]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "trainer.pt", "config.json"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "missing"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, name, damage):
+    put(tmp_path, 1)
+    file = put(tmp_path, 2) / name
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[: 0 if damage == "empty" else -8])
+    with pytest.warns(UserWarning, match="step-2 is damaged"):
+        saved = checkpoint.latest(tmp_path)
+    assert saved is not None
+    assert saved.path.name == "step-1"
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device", "trainer.pt")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        put(tmp_path, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_half_written_checkpoint_is_not_seen(tmp_path):
+    put(tmp_path, 1)
+    (tmp_path / ".tmp-step-2").mkdir()
+    assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-1"]
+
+
+class Payload:
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+def test_hostile_pickles_are_refused(tmp_path, capsys):
+    path = put(tmp_path, 1)
+    (path / "trainer.pt").write_bytes(pickle.dumps(Payload()))
+    with pytest.raises(checkpoint.DAMAGE):
+        checkpoint.load(path)
+    torch.save({"step": Payload()}, path / "trainer.pt")
+    with pytest.raises(checkpoint.DAMAGE):
+        checkpoint.load(path)
+    assert "executed" not in capsys.readouterr().out

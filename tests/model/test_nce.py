@@ -1,0 +1,128 @@
+"""The objective against a formula written out pair by pair in float64."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.encoder import Features
+from model.nce import multiscale_nce, nce, partition
+
+
+def naive(sources, targets, clip):
+    """The definition, with loops: -s_iil + log(e^{s_iil} + sum over j != i and l' of e^{s_ijl'})."""
+    B, L, R = targets.shape
+    raw = torch.einsum("ir,jlr->ijl", sources, targets) / R**0.5
+    score = clip * torch.tanh(raw / clip)
+    losses = []
+    for i in range(B):
+        negatives = score[i, [j for j in range(B) if j != i]].flatten()
+        losses += [torch.logsumexp(torch.cat([score[i, i, k : k + 1], negatives]), 0) - score[i, i, k] for k in range(L)]
+    return torch.stack(losses).mean(), 0.05 * raw.square().mean()
+
+
+def pair(B, L, R, scale, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    sources = torch.randn(B, R, dtype=torch.float64, generator=generator) * scale
+    targets = torch.randn(B, L, R, dtype=torch.float64, generator=generator) * scale
+    return sources.requires_grad_(), targets.requires_grad_()
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    B=st.integers(2, 9),
+    L=st.sampled_from([1, 3, 25]),
+    R=st.integers(1, 17),
+    scale=st.sampled_from([0.1, 1, 4]),
+    seed=st.integers(0, 99),
+)
+def test_term_equals_naive_with_gradients(B, L, R, scale, seed):
+    sources, targets = pair(B, L, R, scale, seed)
+    ours, theirs = nce(sources, targets), naive(sources, targets, 20.0)
+    for mine, reference in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, reference, rtol=1e-12, atol=1e-13)
+    gradients = [torch.autograd.grad(sum(value), (sources, targets)) for value in (ours, theirs)]
+    for mine, reference in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, reference, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("clip", [5.0, 20.0, 35.0])
+def test_saturated_scores_stay_exact(clip):
+    sources, targets = pair(6, 4, 8, 30.0)
+    loss, _ = nce(sources, targets, clip)
+    expected, _ = naive(sources, targets, clip)
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+
+
+def test_tiny_losses_do_not_round_to_zero():
+    """Positives at the top of the clip and negatives at the bottom: about 1e-17 a negative, far below float32's epsilon."""
+    targets = torch.tensor([[[1.0, -1.0]], [[-1.0, 1.0]]], dtype=torch.float64) * 30
+    sources = targets[:, 0].clone()
+    expected, _ = naive(sources, targets, 20.0)
+    loss, _ = nce(sources.float(), targets.float())
+    assert expected < 1e-15
+    assert loss.item() == pytest.approx(torch.exp(torch.tensor(-40.0, dtype=torch.float64)).item(), rel=1e-3)
+
+
+def test_gradcheck():
+    sources, targets = pair(4, 3, 5, 1.0)
+    assert torch.autograd.gradcheck(nce, (sources, targets))
+
+
+def test_partition_takes_several_sources_of_one_image():
+    """Owners say whose locations are left out of a source's negatives."""
+    sources, targets = pair(3, 2, 4, 1.0)
+    owner = torch.tensor([2, 0, 0])
+    parts = partition(sources, owner, targets, 20.0)
+    raw = torch.einsum("mr,jlr->mjl", sources, targets) / 2
+    shifted = 20 * torch.tanh(raw / 20) - 20
+    for m, image in enumerate(owner):
+        others = [j for j in range(3) if j != image]
+        torch.testing.assert_close(parts.negatives[m], shifted[m, others].exp().sum())
+        torch.testing.assert_close(parts.positives[m], shifted[m, image])
+    torch.testing.assert_close(parts.sum_of_squares, raw.square().sum())
+
+
+@pytest.mark.parametrize("clip", [0.0, -1.0, 36.0])
+def test_clips_that_would_overflow_are_refused(clip):
+    with pytest.raises(ValueError, match="clip"):
+        nce(*pair(2, 1, 4, 1.0), clip)
+
+
+def test_one_image_has_no_negatives():
+    with pytest.raises(ValueError, match="at least 2"):
+        nce(*pair(1, 3, 4, 1.0))
+
+
+def test_whole_objective_is_three_terms_both_ways():
+    B, R = 3, 6
+    make = torch.Generator().manual_seed(1)
+    views = [Features(*(torch.randn(B, R, s, s, dtype=torch.float64, generator=make) for s in (1, 5, 7))) for _ in range(2)]
+    locations = torch.tensor([[3, 24, 0], [7, 7, 12]])
+    terms = {"loss_1t5": [], "loss_1t7": [], "loss_5t5": []}
+    regularisers = []
+    for a, b, where in ((views[0], views[1], locations[0]), (views[1], views[0], locations[1])):
+        rows5, rows7 = (m.flatten(2).transpose(1, 2) for m in (b.r5, b.r7))
+        one = a.r5.flatten(2)[torch.arange(B), :, where]
+        for name, source, target in (
+            ("loss_1t5", a.r1[:, :, 0, 0], rows5),
+            ("loss_1t7", a.r1[:, :, 0, 0], rows7),
+            ("loss_5t5", one, rows5),
+        ):
+            loss, regulariser = naive(source, target, 20.0)
+            terms[name].append(loss)
+            regularisers.append(regulariser)
+    result = multiscale_nce(*views, locations)
+    for name, losses in terms.items():
+        torch.testing.assert_close(getattr(result, name), sum(losses) / 2, rtol=1e-12, atol=0)
+    torch.testing.assert_close(result.regulariser, sum(regularisers) / 2, rtol=1e-12, atol=0)
+    torch.testing.assert_close(result.total, sum(result))
+
+
+def test_scores_are_float32_under_autocast():
+    sources, targets = (t.detach().bfloat16() for t in pair(8, 25, 64, 1.0))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = nce(sources, targets)
+    expected, _ = naive(sources.double(), targets.double(), 20.0)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)

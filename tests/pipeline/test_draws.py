@@ -1,0 +1,154 @@
+"""The parameters of views: pure functions of (seed, epoch, step), with the distributions that the recipe states.
+
+Distribution tests draw 40,000 views from fixed seeds; bounds are 5 standard errors wide.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pipeline import colour
+from pipeline.draws import centre_view, draw_locations, draw_views, generator, mirrored, random_box
+from pipeline.recipes import CIFAR32, IMAGENET128, RECIPES
+
+N = 40_000
+SIZES = np.tile([[120, 90]], (N, 1))
+
+
+def five_sigma(p, n=N):
+    return 5 * np.sqrt(p * (1 - p) / n)
+
+
+def flipped(view):
+    return view.box[:, 1] > view.box[:, 3]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_same_position_same_draws(name):
+    a, b = (draw_views(RECIPES[name], SIZES[:50], 3, 1, 7) for _ in range(2))
+    for mine, again in zip(a, b, strict=True):
+        assert all(np.array_equal(x, y) for x, y in zip(mine, again, strict=True))
+    other = draw_views(RECIPES[name], SIZES[:50], 3, 1, 8)
+    assert not np.array_equal(a[0].box, other[0].box)
+
+
+def test_flip_is_shared_and_nothing_else():
+    first, second = draw_views(IMAGENET128, SIZES, 0, 0, 0)
+    assert np.array_equal(flipped(first), flipped(second))
+    assert flipped(first).mean() == pytest.approx(0.5, abs=five_sigma(0.5))
+    tops = np.corrcoef(first.box[:, 0], second.box[:, 0])[0, 1]
+    gains = np.corrcoef(first.gain[:, 0, 0], second.gain[:, 0, 0])[0, 1]
+    assert abs(tops) < 5 / np.sqrt(N)
+    assert abs(gains) < 5 / np.sqrt(N)
+
+
+def test_boxes_are_whole_pixels_within_the_image():
+    box = random_box(IMAGENET128, SIZES, generator(0, stream="test"))
+    assert np.array_equal(box, np.floor(box))
+    assert (box[:, :2] >= 0).all()
+    assert (box[:, 2] <= 90).all()
+    assert (box[:, 3] <= 120).all()
+    assert (box[:, 2:] > box[:, :2]).all()
+
+
+def test_box_areas_and_aspects_lie_where_the_recipe_says():
+    big = SIZES * 100  # so that rounding to pixels does not show
+    box = random_box(IMAGENET128, big, generator(0, stream="test"))
+    height, width = box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]
+    area, aspect = height * width / (12_000 * 9_000), width / height
+    assert area.min() >= 0.299
+    assert area.max() <= 1.0
+    assert aspect.min() >= 0.69
+    assert aspect.max() <= 1.41
+    # torchvision's algorithm on 120 x 90 images, by NVIDIA DALI's and torchvision's own draws: mean area .549 to .555
+    assert area.mean() == pytest.approx(0.552, abs=0.006)
+
+
+def test_impossible_boxes_fall_back_to_the_largest_centred_one():
+    thin = np.tile([[2000, 20]], (10, 1))
+    box = random_box(IMAGENET128, thin, generator(0, stream="test"))
+    assert (box == [0, 986, 20, 1014]).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (3, 2)])
+def test_tiny_images_have_boxes(size):
+    box = random_box(IMAGENET128, np.tile([size], (100, 1)), generator(0, stream="test"))
+    assert (box[:, 2:] - box[:, :2] >= 1).all()
+    assert (box[:, 3] <= size[0]).all()
+    assert (box[:, 2] <= size[1]).all()
+
+
+def test_shift_moves_by_whole_pixels_and_probability():
+    first, _ = draw_views(replace(CIFAR32, flip=0.0), np.tile([[32, 32]], (N, 1)), 0, 0, 0)
+    offset = first.box[:, :2]
+    assert set(np.unique(offset)) == set(range(-4, 5))
+    assert np.array_equal(first.box[:, 2:], offset + 32)
+    still = 0.2 + 0.8 / 81
+    assert (offset == 0).all(1).mean() == pytest.approx(still, abs=five_sigma(still))
+
+
+def test_jitter_probabilities_ranges_and_order():
+    jitter = colour.draw(IMAGENET128, N, generator(0, stream="test"))
+    jittered = jitter.brightness != 1
+    assert jittered.mean() == pytest.approx(0.8, abs=five_sigma(0.8))
+    assert np.array_equal(jittered, jitter.hue != 0)
+    assert jitter.gray.mean() == pytest.approx(0.25, abs=five_sigma(0.25))
+    for factor in (jitter.brightness, jitter.contrast, jitter.saturation):
+        assert 0.6 <= factor.min() < 0.601
+        assert 1.399 < factor.max() <= 1.4
+        assert factor[jittered].mean() == pytest.approx(1.0, abs=5 * 0.231 / np.sqrt(0.8 * N))
+    assert np.abs(jitter.hue).max() <= 0.1
+    orders, counts = np.unique(jitter.order, axis=0, return_counts=True)
+    assert len(orders) == 24
+    assert np.abs(counts / N - 1 / 24).max() < five_sigma(1 / 24)
+
+
+def test_colour_map_is_the_operations_one_after_another():
+    """Against each operation applied to pixels in turn, contrast about the mean gray of the image as it then stands."""
+    rng = np.random.default_rng(0)
+    jitter = colour.draw(IMAGENET128, 200, rng)
+    gain, centre = colour.compose(IMAGENET128, jitter)
+    image = rng.uniform(0, 255, (40, 3))
+    for n in range(200):
+        pixels = image
+        for operation in jitter.order[n]:
+            gray = pixels @ colour.LUMA
+            if operation == 0:
+                pixels = pixels * jitter.brightness[n]
+            elif operation == 1:
+                pixels = jitter.contrast[n] * pixels + (1 - jitter.contrast[n]) * gray.mean()
+            elif operation == 2:
+                pixels = jitter.saturation[n] * pixels + (1 - jitter.saturation[n]) * gray[:, None]
+            else:
+                pixels = pixels @ colour.hue_rotation(jitter.hue[n : n + 1])[0].T
+        if jitter.gray[n]:
+            pixels = np.repeat((pixels @ colour.LUMA)[:, None], 3, 1)
+        ours = image @ gain[n].T + image.mean(0) @ centre[n].T
+        np.testing.assert_allclose(ours, pixels, atol=1e-9)
+
+
+def test_hue_keeps_luma_and_a_full_turn_is_the_identity():
+    rotation = colour.hue_rotation(np.array([0.0, 0.25, 1.0]))
+    np.testing.assert_allclose(rotation[[0, 2]], np.tile(np.eye(3), (2, 1, 1)), atol=1e-5)
+    np.testing.assert_allclose(colour.LUMA @ rotation[1], colour.LUMA, atol=1e-5)
+
+
+def test_mirroring_swaps_left_and_right():
+    box = np.array([[1.0, 2.0, 3.0, 4.0]] * 2)
+    assert mirrored(box, np.array([True, False])).tolist() == [[1, 4, 3, 2], [1, 2, 3, 4]]
+
+
+def test_centre_view_is_the_resized_centre():
+    """Resize the shorter side to 146, take the centre 128: in source pixels, a centred square of 128/146 of the shorter side."""
+    view = centre_view(IMAGENET128.centred(), np.array([[292, 146]]))
+    side = 146 * 128 / 146
+    np.testing.assert_allclose(view.box, [[(146 - side) / 2, (292 - side) / 2, (146 + side) / 2, (292 + side) / 2]])
+
+
+def test_locations_are_uniform_and_independent_between_views():
+    locations = draw_locations(0, 0, 0, N)
+    assert locations.shape == (2, N)
+    counts = np.bincount(locations[0], minlength=25) / N
+    assert np.abs(counts - 0.04).max() < five_sigma(0.04)
+    assert (locations[0] == locations[1]).mean() == pytest.approx(0.04, abs=five_sigma(0.04))

@@ -1,0 +1,200 @@
+"""Training through its command line: same seed same loss, resumed equals never stopped, errors of one line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine import checkpoint
+
+ROOT = Path(__file__).parent.parent
+SMALL = ("--gpus", "0", "--preset", "fashion-mnist", "--batch-size", "16", "--amp", "off")
+
+
+def command(program, *arguments):
+    return [sys.executable, str(ROOT / program), *map(str, arguments)]
+
+
+def run(program, *arguments, cwd, code=0):
+    result = subprocess.run(command(program, *arguments), cwd=cwd, capture_output=True, text=True, check=False, timeout=240)
+    assert result.returncode == code, result.stdout + result.stderr
+    return result
+
+
+def train(data, name, *more, cwd, code=0):
+    return run("train.py", "--data", data, *SMALL, "--run", name, *more, cwd=cwd, code=code)
+
+
+def losses(run_directory):
+    return [(row["step"], row["loss"]) for row in metrics(run_directory)]
+
+
+def metrics(run_directory):
+    return [json.loads(line) for line in (run_directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def final(run_directory):
+    saved = checkpoint.latest(run_directory / "checkpoints")
+    assert saved is not None
+    return saved
+
+
+def same_weights(a, b):
+    one, other = final(a).weights, final(b).weights
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(photo_set, tmp_path_factory):
+    """A run of 45 steps: seven and a half epochs, three log lines."""
+    cwd = tmp_path_factory.mktemp("undisturbed")
+    train(photo_set, "whole", "--steps", "45", cwd=cwd)
+    return cwd / "runs" / "whole"
+
+
+def test_the_record_holds_what_it_promises(undisturbed):
+    rows = metrics(undisturbed)
+    assert [row["step"] for row in rows] == [20, 40, 45]
+    promised = {"step", "epoch", "loss", "loss_1t5", "loss_1t7", "loss_5t5", "regulariser"}
+    promised |= {"lr", "images_per_s", "data_s", "compute_s"}
+    assert all(promised <= row.keys() for row in rows)
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert list(undisturbed.glob("events.out.tfevents*"))
+    config = json.loads((undisturbed / "config.json").read_text())
+    assert config["settings"]["batch"] == 16
+    assert {p.name for p in final(undisturbed).path.iterdir()} == {"model.safetensors", "trainer.pt", "config.json"}
+
+
+def test_same_seed_same_loss(undisturbed, photo_set, tmp_path):
+    train(photo_set, "again", "--steps", "45", cwd=tmp_path)
+    assert losses(tmp_path / "runs" / "again") == losses(undisturbed)
+    assert same_weights(tmp_path / "runs" / "again", undisturbed)
+
+
+def test_another_seed_another_loss(undisturbed, photo_set, tmp_path):
+    train(photo_set, "other", "--steps", "45", "--seed", "1", cwd=tmp_path)
+    assert losses(tmp_path / "runs" / "other") != losses(undisturbed)
+
+
+def test_resumed_from_the_middle_equals_undisturbed(undisturbed, photo_set, tmp_path):
+    """The checkpoint of step 33 lies in mid-epoch, between two log lines; what came after it is thrown away."""
+    train(photo_set, "cut", "--steps", "45", "--save-every", "11", cwd=tmp_path)
+    cut = tmp_path / "runs" / "cut"
+    assert [p.name for p in checkpoint.steps(cut / "checkpoints")] == ["step-45", "step-33"]
+    remove(cut / "checkpoints" / "step-45")
+    result = train(photo_set, "cut", "--steps", "45", cwd=tmp_path)
+    assert "step-33" in result.stdout
+    assert losses(cut) == losses(undisturbed)
+    assert same_weights(cut, undisturbed)
+
+
+def remove(path):
+    import shutil
+
+    shutil.rmtree(path)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_the_same_command_goes_on(undisturbed, photo_set, tmp_path, number, code):
+    arguments = ("--data", photo_set, *SMALL, "--run", "cut", "--steps", "45")
+    process = subprocess.Popen(
+        command("train.py", *arguments), cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    for line in process.stdout:  # wait for the first log line
+        if line.startswith("step 20"):
+            break
+    os.kill(process.pid, number)
+    rest, _ = process.communicate(timeout=120)
+    assert process.returncode == code, rest
+    assert "the same command goes on" in rest
+    train(photo_set, "cut", "--steps", "45", cwd=tmp_path)
+    assert same_weights(tmp_path / "runs" / "cut", undisturbed)
+
+
+@pytest.mark.parametrize("seconds", [0.0])
+def test_killed_equals_undisturbed(undisturbed, photo_set, tmp_path, seconds):
+    """SIGKILL after a checkpoint has appeared: the rerun ends with the same bits."""
+    kill_at_random(photo_set, tmp_path, seconds)
+    train(photo_set, "cut", "--steps", "45", cwd=tmp_path)
+    assert losses(tmp_path / "runs" / "cut") == losses(undisturbed)
+    assert same_weights(tmp_path / "runs" / "cut", undisturbed)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seconds", [0.1, 0.3, 0.5, 0.9, 1.3, 1.9])
+def test_killed_at_many_moments_equals_undisturbed(undisturbed, photo_set, tmp_path, seconds):
+    test_killed_equals_undisturbed(undisturbed, photo_set, tmp_path, seconds)
+
+
+def kill_at_random(data, cwd, seconds):
+    """Starts the run with frequent saves and kills it some seconds after its first checkpoint."""
+    arguments = ("--data", data, *SMALL, "--run", "cut", "--steps", "45", "--save-every", "3")
+    process = subprocess.Popen(command("train.py", *arguments), cwd=cwd, stdout=subprocess.DEVNULL)
+    while not checkpoint.steps(cwd / "runs" / "cut" / "checkpoints"):
+        assert process.poll() is None
+        time.sleep(0.02)
+    time.sleep(seconds)
+    process.kill()
+    process.wait()
+
+
+def test_a_finished_run_says_so(undisturbed, photo_set):
+    result = train(photo_set, "whole", "--steps", "45", cwd=undisturbed.parent.parent)
+    assert "is finished" in result.stdout
+
+
+def test_changed_options_are_refused_by_name(undisturbed, photo_set):
+    cwd = undisturbed.parent.parent
+    result = train(photo_set, "whole", "--steps", "45", "--lr", "0.5", cwd=cwd, code=2)
+    assert "another lr" in result.stderr
+    result = train(photo_set, "whole", "--steps", "45", "--seed", "9", cwd=cwd, code=2)
+    assert "another seed" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--data", "nowhere"], "no such data set"),
+        (["--data", "{set}", "--preset", "huge"], "no such preset"),
+        (["--data", "{set}", "--gpus", "99"], "--gpus 0"),
+        (["--data", "{set}", "--gpus", "-1"], "--gpus"),
+        (["--data", "{set}", "--batch-size", "1000"], "96 samples"),
+        (["--data", "{set}", "--batch-size", "0"], "not positive"),
+        (["--data", "{set}", "--amp", "fp8"], "--amp fp8"),
+        (["--data", "{set}", "--save-every", "soon"], "--save-every soon"),
+        (["--data", "{set}", "--resume", "/nowhere"], "--resume /nowhere"),
+        (["--data", "{set}", "--steps", "many"], "many"),
+        (["--no-such-option"], "--no-such-option"),
+        (["--data", "{set}", "--run", "{set}/dataset.json/run"], "Not a directory"),
+    ],
+)
+def test_wrong_usage_is_one_line(photo_set, tmp_path, arguments, says):
+    filled = [argument.replace("{set}", str(photo_set)) for argument in arguments]
+    if "--gpus" not in filled:
+        filled += ["--gpus", "0"]
+    result = subprocess.run(command("train.py", *filled, "--quiet"), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode in (1, 2), result.stderr
+    assert says in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+
+
+def test_with_no_arguments_it_says_how_to_get_imagenet(tmp_path):
+    result = run("train.py", cwd=tmp_path, code=2)
+    assert "data/imagenet" in result.stderr
+    assert "make shards" in result.stderr
+
+
+def test_a_small_data_set_trains_with_a_preset_made_for_a_large_one(photo_set, tmp_path):
+    result = run("train.py", "--data", photo_set, "--gpus", "0", "--preset", "fashion-mnist", "--steps", "1", cwd=tmp_path)
+    assert "1 steps of 48 images" in result.stdout
+
+
+def test_presets_are_listed(tmp_path):
+    result = run("train.py", "--presets", cwd=tmp_path)
+    assert "imagenet-small" in result.stdout

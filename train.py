@@ -1,0 +1,257 @@
+"""Pretrains AMDIM on a shard set.
+
+    python train.py                                        # data/imagenet, the paper's small encoder, one GPU
+    python train.py --data shapes --preset demo --gpus 0   # on a laptop
+
+A run lives in runs/<name>: config.json, metrics.jsonl, TensorBoard events, checkpoints/step-<n>. Typing the same command again
+continues it where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from torch import Tensor
+
+from engine import checkpoint, precision, runs
+from engine.console import Progress, print_presets, start_table
+from engine.launch import Place, place
+from engine.logs import Logs
+from engine.meter import Meter
+from engine.presets import PRESETS, Preset, default_preset
+from engine.runs import Config
+from engine.saves import SaveTimer
+from engine.schedule import learning_rate
+from engine.stop import Stop
+from errors import UsageError, UserError, run_app
+from model import AMDIM, Losses
+from pipeline import RECIPES, TwoViewLoader, Views
+from shards import manifest as manifests
+from shards.manifest import Manifest
+
+LOG_EVERY = 20  # steps; each log step waits for the device once
+PRETRAIN_SPLITS = ("train", "unlabeled")
+
+
+class Trainer:
+    """A model, its optimizer and its loader, and where they stand."""
+
+    def __init__(self, config: Config, loader: TwoViewLoader, where: Place) -> None:
+        preset = config.settings
+        torch.manual_seed(config.seed)
+        classes = len(loader.manifest.classes)
+        model = AMDIM(preset.encoder, classes, preset.clip)
+        self.model = model.to(where.device, memory_format=torch.channels_last)
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(),
+            lr=preset.lr,
+            betas=(preset.beta1, preset.beta2),
+            weight_decay=preset.weight_decay,
+            fused=True,
+        )
+        self.config, self.loader, self.device = config, loader, where.device
+        self.precision = precision.choose(config.amp, where.device)
+        self.scaler = self.precision.scaler(where.device)
+        self.meter = Meter(where.device)
+        self.step = 0
+
+    def update(self, x1: torch.Tensor, x2: torch.Tensor, label: torch.Tensor, locations: torch.Tensor) -> Losses:
+        """One optimizer step."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate
+        with self.precision.autocast(self.device):
+            losses = self.model(x1, x2, label, locations)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(losses.total).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.step += 1
+        return losses
+
+    @property
+    def learning_rate(self) -> float:
+        return learning_rate(self.config.settings, self.step, self.config.steps)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that decides the rest of the run, but for the weights."""
+        rng = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            rng["cuda"] = torch.cuda.get_rng_state(self.device)
+        return {
+            "step": self.step,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "loader": self.loader.state_dict(),
+            "meter": self.meter.state_dict(),
+            "rng": rng,
+        }
+
+    def load(self, saved: checkpoint.Checkpoint) -> None:
+        """Continues exactly where ``saved`` was."""
+        self.model.load_state_dict(saved.weights)
+        state = saved.trainer
+        self.step = state["step"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.loader.load_state_dict(state["loader"])
+        self.meter.load_state_dict(state["meter"])
+        torch.set_rng_state(state["rng"]["cpu"])
+        if "cuda" in state["rng"] and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["rng"]["cuda"], self.device)
+
+
+def stream(loader: TwoViewLoader) -> Iterator[tuple[Views, Tensor]]:
+    """Batches and source locations without end, epoch after epoch."""
+    while True:
+        epoch, first = loader.epoch, loader.step
+        for step, views in enumerate(loader, first):
+            yield views, loader.locations(epoch, step)
+
+
+def fit(trainer: Trainer, run: Path, progress: Progress, stop: Stop, due: SaveTimer) -> None:
+    """Trains to the last step or to a signal, and saves as it goes and at the end."""
+    steps, batches = trainer.config.steps, stream(trainer.loader)
+    logs = Logs(run, trainer.step)
+    trainer.model.train()
+    progress.begin(trainer.step)
+    while trainer.step < steps and stop.code is None:
+        asked = time.perf_counter()
+        views, locations = next(batches)
+        label, locations = (t.to(trainer.device, non_blocking=True) for t in (views.label, locations))
+        trainer.meter.data_s += time.perf_counter() - asked
+        rate = trainer.learning_rate
+        trainer.meter.add(trainer.update(views.x1, views.x2, label, locations))
+        if trainer.step % LOG_EVERY == 0 or trainer.step == steps:
+            log(trainer, rate, logs, progress)
+        if due(trainer.step) and trainer.step < steps:
+            save(trainer, run)
+    save(trainer, run)
+    logs.close()
+
+
+def log(trainer: Trainer, rate: float, logs: Logs, progress: Progress) -> None:
+    loader = trainer.loader
+    row = {"step": trainer.step, "epoch": loader.epoch + loader.step / len(loader), "lr": rate}
+    row |= trainer.meter.read(loader.batch)
+    if not math.isfinite(row["loss"]):
+        raise UserError(f"the loss is {row['loss']} at step {trainer.step}; the last checkpoint is good: try a lower --lr")
+    logs.write(row)
+    progress.show(row)
+
+
+def save(trainer: Trainer, run: Path) -> None:
+    weights, state = trainer.model.state_dict(), trainer.state_dict()
+    checkpoint.save(run / "checkpoints", trainer.step, weights, state, trainer.config.as_dict())
+
+
+def configure(preset: str, samples: int, changes: dict[str, Any]) -> Preset:
+    """The preset with the command line's changes.
+
+    A preset's batch is cut to fit a small data set; a batch that was asked for is taken at its word.
+    """
+    if preset not in PRESETS:
+        raise UsageError(f"--preset {preset}: there is no such preset; there are {', '.join(PRESETS)}")
+    settings = PRESETS[preset]
+    asked = {name: value for name, value in changes.items() if value is not None}
+    for name, value in asked.items():
+        if value <= 0:
+            raise UsageError(f"--{name}: {value} is not positive")
+    return replace(settings, **{"batch": max(2, min(settings.batch, samples // 2))} | asked)
+
+
+def read_data(path: Path) -> Manifest:
+    """The manifest of the data set to train on, or one line on how to make it."""
+    if not path.exists():
+        raise UsageError(f"{path}: no such data set; make it with `make shards DATA=folder SRC=/path/to/images OUT={path}`")
+    return manifests.load(path)
+
+
+def summary(trainer: Trainer, run: Path) -> list[tuple[str, str]]:
+    """The start-up table: what will be trained on what, and how."""
+    config, loader, preset = trainer.config, trainer.loader, trainer.config.settings
+    count = sum(p.numel() for p in trainer.model.encoder.parameters())
+    encoder = preset.encoder
+    dtype = str(trainer.precision.dtype or torch.float32).removeprefix("torch.")
+    return [
+        ("run", str(run)),
+        ("data", f"{config.data}: {len(loader.store):,} images of {'+'.join(loader.splits)}, recipe {preset.recipe}"),
+        (
+            "preset",
+            f"{config.preset}: {encoder.size} px, w {encoder.width}, R {encoder.embedding}, d {encoder.depth}, {count:,} weights",
+        ),
+        ("length", f"{config.steps:,} steps of {preset.batch} images, {config.steps / len(loader):.2f} epochs"),
+        ("device", f"{trainer.device}, {torch.get_num_threads()} threads, channels-last"),
+        ("precision", f"{dtype} ({trainer.precision.reason}); weights, statistics and scores float32"),
+        ("optimizer", f"Adam, torch's fused kernel; lr {preset.lr:g}, {preset.warmup} warm-up, {preset.schedule}"),
+    ]
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command(help=__doc__)
+def main(
+    data: Annotated[str, typer.Option(help="A shard set: a path, or NAME for data/NAME.")] = "imagenet",
+    preset: Annotated[str | None, typer.Option(help="A row of --presets; each data set has its default.")] = None,
+    gpus: Annotated[int | None, typer.Option(help="GPUs to train on; 0 is the CPU.", show_default="one if there is one")] = None,
+    run: Annotated[str | None, typer.Option(help="Name of the run.", show_default="data, preset and date")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Length of the run.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Length of the run in steps, instead.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Global batch.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, order and views.")] = 0,
+    amp: Annotated[str, typer.Option(help="auto, bf16, fp16 or off.")] = "auto",
+    resume: Annotated[str, typer.Option(help="auto, never, or a checkpoint's directory.")] = "auto",
+    save_every: Annotated[str, typer.Option(help="Steps (500) or minutes (30m) between checkpoints.")] = "10m",
+    presets: Annotated[bool, typer.Option("--presets", help="Print the presets and exit.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read by run_app
+) -> None:
+    if presets:
+        print_presets(Console())
+        return
+    due, where, path = SaveTimer(save_every), place(gpus), runs.data_path(data)
+    manifest = read_data(path)
+    name = preset or default_preset(manifest.name, where.device.type == "cuda")
+    splits = [split for split in PRETRAIN_SPLITS if split in manifest.splits]
+    samples = sum(manifest.splits[split].samples for split in splits)
+    settings = configure(name, samples, {"batch": batch_size, "epochs": epochs, "lr": lr})
+    loader = TwoViewLoader(path, splits, RECIPES[settings.recipe], settings.batch, where.rank, where.world, where.device, seed)
+    total = steps or max(1, round(settings.epochs * len(loader)))
+    config = Config(str(path), name, settings, total, seed, amp, save_every)
+    train(Trainer(config, loader, where), runs.run_path(run or runs.default_name(path, name)), resume, due, Console(quiet=quiet))
+
+
+def train(trainer: Trainer, run: Path, resume: str, due: SaveTimer, console: Console) -> None:
+    """Begins or continues a run, and ends with what to type next."""
+    saved = runs.find_start(run, trainer.config, resume)
+    if saved:
+        trainer.load(saved)
+    if trainer.step >= trainer.config.steps:
+        console.print(f"{run} is finished: {trainer.step:,} steps. Next: python eval.py --probe linear --run {run}")
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "config.json").write_text(json.dumps(trainer.config.as_dict(), indent=2) + "\n")
+    start_table(summary(trainer, run), console)
+    if saved:
+        console.print(f"continuing {saved.path}")
+    stop = Stop()
+    with Progress(trainer.config.steps, console) as progress:
+        fit(trainer, run, progress, stop, due)
+    if stop.code is not None:
+        console.print(f"stopped and saved at step {trainer.step:,}; the same command goes on from there")
+        raise typer.Exit(stop.code)
+    console.print(f"done: {run}. Next: python eval.py --probe linear --run {run}")
+
+
+if __name__ == "__main__":
+    run_app(app, "train.py")
