@@ -22,6 +22,7 @@ from rich.table import Table
 
 from engine import precision, runs
 from engine.checkpoint import Checkpoint
+from engine.console import make_console
 from engine.launch import place
 from errors import UsageError, run_app
 from evaluation.curve import draw_curve
@@ -110,7 +111,7 @@ def main(
     curve: Annotated[bool, typer.Option("--curve", help="Draw the training curve into the run instead.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read by run_app
 ) -> None:
-    console = Console()
+    console = make_console()
     names = probes.split(",")
     if unknown := [name for name in names if name not in PROBES]:
         raise UsageError(f"--probe {unknown[0]}: there is no such probe; there are {', '.join(PROBES)}")

@@ -23,7 +23,7 @@ from rich.console import Console
 from torch import Tensor
 
 from engine import checkpoint, precision, runs
-from engine.console import Progress, print_presets, start_table
+from engine.console import Progress, make_console, print_presets, start_table
 from engine.launch import Place, place
 from engine.logs import Logs
 from engine.meter import Meter
@@ -142,15 +142,26 @@ def log(trainer: Trainer, rate: float, logs: Logs, progress: Progress) -> None:
     loader = trainer.loader
     row = {"step": trainer.step, "epoch": loader.epoch + loader.step / len(loader), "lr": rate}
     row |= trainer.meter.read(loader.batch)
-    if not math.isfinite(row["loss"]):
-        raise UserError(f"the loss is {row['loss']} at step {trainer.step}; the last checkpoint is good: try a lower --lr")
+    check_finite(row["loss"], trainer.step)
     logs.write(row)
     progress.show(row)
 
 
+def check_finite(loss: float, step: int) -> None:
+    if not math.isfinite(loss):
+        raise UserError(f"the loss is {loss} at step {step}; the last checkpoint is good: try a lower --lr with another --run")
+
+
 def save(trainer: Trainer, run: Path) -> None:
+    check_finite(trainer.meter.sums.sum().item(), trainer.step)
     weights, state = trainer.model.state_dict(), trainer.state_dict()
     checkpoint.save(run / "checkpoints", trainer.step, weights, state, trainer.config.as_dict())
+
+
+def check_positive(options: dict[str, float | None]) -> None:
+    for name, value in options.items():
+        if value is not None and value <= 0:
+            raise UsageError(f"{name} {value:g}: is not positive")
 
 
 def configure(preset: str, samples: int, changes: dict[str, Any]) -> Preset:
@@ -162,9 +173,6 @@ def configure(preset: str, samples: int, changes: dict[str, Any]) -> Preset:
         raise UsageError(f"--preset {preset}: there is no such preset; there are {', '.join(PRESETS)}")
     settings = PRESETS[preset]
     asked = {name: value for name, value in changes.items() if value is not None}
-    for name, value in asked.items():
-        if value <= 0:
-            raise UsageError(f"--{name}: {value} is not positive")
     return replace(settings, **{"batch": max(2, min(settings.batch, samples // 2))} | asked)
 
 
@@ -217,8 +225,9 @@ def main(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read by run_app
 ) -> None:
     if presets:
-        print_presets(Console())
+        print_presets(make_console())
         return
+    check_positive({"--batch-size": batch_size, "--epochs": epochs, "--lr": lr, "--steps": steps})
     due, where, path = SaveTimer(save_every), place(gpus), runs.data_path(data)
     manifest = read_data(path)
     name = preset or default_preset(manifest.name, where.device.type == "cuda")
@@ -228,7 +237,7 @@ def main(
     loader = TwoViewLoader(path, splits, RECIPES[settings.recipe], settings.batch, where.rank, where.world, where.device, seed)
     total = steps or max(1, round(settings.epochs * len(loader)))
     config = Config(str(path), name, settings, total, seed, amp, save_every)
-    train(Trainer(config, loader, where), runs.run_path(run or runs.default_name(path, name)), resume, due, Console(quiet=quiet))
+    train(Trainer(config, loader, where), runs.run_path(run or runs.default_name(path, name)), resume, due, make_console(quiet))
 
 
 def train(trainer: Trainer, run: Path, resume: str, due: SaveTimer, console: Console) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable
 from datetime import timedelta
@@ -12,6 +13,11 @@ from rich.live import Live
 from rich.table import Table
 
 from engine.presets import PRESETS
+
+
+def make_console(quiet: bool = False) -> Console:
+    """Standard output; wide where it is no terminal, so that lines in a log stay whole."""
+    return Console(quiet=quiet, width=None if sys.stdout.isatty() else 200)
 
 
 def start_table(rows: Iterable[tuple[str, str]], console: Console) -> None:

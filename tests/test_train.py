@@ -83,13 +83,13 @@ def test_another_seed_another_loss(undisturbed, photo_set, tmp_path):
 
 
 def test_resumed_from_the_middle_equals_undisturbed(undisturbed, photo_set, tmp_path):
-    """The checkpoint of step 33 lies in mid-epoch, between two log lines; what came after it is thrown away."""
-    train(photo_set, "cut", "--steps", "45", "--save-every", "11", cwd=tmp_path)
+    """The checkpoint of step 39 lies in mid-epoch, between two log lines; what came after it is thrown away."""
+    train(photo_set, "cut", "--steps", "45", "--save-every", "13", cwd=tmp_path)
     cut = tmp_path / "runs" / "cut"
-    assert [p.name for p in checkpoint.steps(cut / "checkpoints")] == ["step-45", "step-33"]
+    assert [p.name for p in checkpoint.steps(cut / "checkpoints")] == ["step-45", "step-39"]
     remove(cut / "checkpoints" / "step-45")
     result = train(photo_set, "cut", "--steps", "45", cwd=tmp_path)
-    assert "step-33" in result.stdout
+    assert "step-39" in result.stdout
     assert losses(cut) == losses(undisturbed)
     assert same_weights(cut, undisturbed)
 
@@ -169,7 +169,8 @@ def test_changed_options_are_refused_by_name(undisturbed, photo_set):
         (["--data", "{set}", "--amp", "fp8"], "--amp fp8"),
         (["--data", "{set}", "--save-every", "soon"], "--save-every soon"),
         (["--data", "{set}", "--resume", "/nowhere"], "--resume /nowhere"),
-        (["--data", "{set}", "--steps", "many"], "many"),
+        (["--data", "{set}", "--steps", "many"], "--steps"),
+        (["--data", "{set}", "--steps", "-1"], "not positive"),
         (["--no-such-option"], "--no-such-option"),
         (["--data", "{set}", "--run", "{set}/dataset.json/run"], "Not a directory"),
     ],

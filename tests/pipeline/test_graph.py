@@ -7,35 +7,38 @@ from nvidia.dali.pipeline import Pipeline
 from pipeline import graph
 from pipeline.recipes import RECIPES
 
-REGISTERED = {"cpu": set(backend.RegisteredCPUOps()), "gpu": set(backend.RegisteredGPUOps())}
-REGISTERED["mixed"] = set(backend.RegisteredMixedOps())
+REGISTERED = {
+    "cpu": set(backend.RegisteredCPUOps()),
+    "gpu": set(backend.RegisteredGPUOps()),
+    "mixed": set(backend.RegisteredMixedOps()),
+}
 
 
-def traced(monkeypatch, recipe, device, views=2):
-    """The pipeline that the loader would build, without building it, which needs the device."""
+def operators(monkeypatch, recipe, device):
+    """(name, device) of each operator of the graph that the loader would build; building it would need the device."""
     monkeypatch.setattr(Pipeline, "build", Pipeline.serialize)
-    return graph.build(lambda: [], recipe, views, batch=4, device=device, device_id=None, threads=1)
+    pipe = graph.build(lambda: [], recipe, views=2, batch=4, device=device, device_id=None, threads=1)
+    nodes = [node._op for node in pipe._ops if type(node._op).__name__ != "ExternalSource"]  # that one is always on the CPU
+    return [(getattr(node, "_internal_schema_name", None) or node.schema_name, str(node.device)) for node in nodes]
 
 
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_every_operator_exists_on_its_device(monkeypatch, name, device):
-    pipe = traced(monkeypatch, RECIPES[name], device)
-    found = {}
-    for operator in pipe._ops:
-        kind = operator._op._internal_schema_name or operator._op.schema_name
-        place = str(operator._op.device) if operator._op.device else "cpu"
-        found.setdefault(kind, set()).add(place)
-        if kind != "ExternalSource":
-            assert kind in REGISTERED[place], f"{kind} is not registered for {place}"
-    assert found["Resize"] == {device}
-    assert any("mixed" in places for places in found.values()) == (device == "gpu")
+    for operator, where in operators(monkeypatch, RECIPES[name], device):
+        assert operator in REGISTERED[where], f"{operator} is not registered for {where}"
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_gpu_views_are_half_precision_hwc(monkeypatch, name):
-    pipe = traced(monkeypatch, RECIPES[name], "gpu")
-    outputs = [edge.name for edge in pipe._graph_outputs] if hasattr(pipe, "_graph_outputs") else None
-    casts = [o for o in pipe._ops if o._op.schema_name == "Cast" and str(o._op.device) == "gpu"]
-    assert len(casts) == 2
-    assert outputs is None or len(outputs) == 2
+def test_pixels_stay_on_the_gpu(monkeypatch, name):
+    """One decoder for two views; after it, only arithmetic on the drawn corners is left on the CPU."""
+    found = operators(monkeypatch, RECIPES[name], "gpu")
+    assert [operator for operator, where in found if where == "mixed"] == ["decoders__Image"]
+    assert {operator for operator, where in found if where == "cpu"} <= {"_ArithmeticGenericOp", "Cast"}
+    assert found.count(("Resize", "gpu")) == 2
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_views_leave_the_gpu_graph_in_half_precision(monkeypatch, name):
+    assert operators(monkeypatch, RECIPES[name], "gpu").count(("Cast", "gpu")) == 2
+    assert ("Cast", "gpu") not in operators(monkeypatch, RECIPES[name], "cpu")

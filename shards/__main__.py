@@ -1,0 +1,105 @@
+"""The command line of the shard sets: ``python -m shards build|verify|info|preview``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from errors import UsageError, UserError, run_app
+
+from . import build as builder
+from . import manifest, registry, report
+from . import verify as verification
+from .atomic import atomic
+from .preview import contact_sheet
+from .registry import Options
+
+app = typer.Typer(
+    help="Image collections to WebDataset shards.", add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False
+)
+console = Console()
+SetDirectory = Annotated[Path, typer.Argument(help="Directory of a shard set, such as data/shapes.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@app.command()
+def build(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(registry.SOURCES)}.")],
+    src: Annotated[Path | None, typer.Option(help="Where the images are.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the set goes; default data/NAME.")] = None,
+    size: Annotated[int | None, typer.Option(min=0, help="Shrink shorter sides to this; 0 never. Default 256.")] = None,
+    quality: Annotated[int | None, typer.Option(min=1, max=100, help="Of JPEGs that are encoded anew. Default 90.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default all cores.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the order, the validation split and drawn pictures.")] = 0,
+    val: Annotated[float | None, typer.Option(min=0, max=0.9, help="Fraction set apart to validate. Default 0.1.")] = None,
+    max_rejected: Annotated[float, typer.Option(min=0, max=1, help="Fraction of images that may be bad.")] = 0.01,
+    unlabeled: Annotated[bool, typer.Option("--unlabeled", help="The images have no classes.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a set that stands there.")] = False,
+    debug: Debug = False,  # noqa: ARG001 - run_app looks for it
+) -> None:
+    """Turn a collection of images into a shard set."""
+    out = out or Path("data") / name
+    source = registry.source(name, Options(seed, src, size, quality, val, unlabeled))
+    if src and out.resolve().is_relative_to(src.resolve()):
+        raise UsageError(f"{out}: lies inside --src {src}, whose images it would be listed among; choose another --out")
+    total = sum(map(len, source.splits.values()))
+    with report.progress(console, f"build {name}", total) as show:
+        result = builder.build(
+            source, out, seed=seed, workers=workers or _cores(), max_rejected=max_rejected, overwrite=overwrite, show=show
+        )
+    if result.fresh:
+        report.built(console, result, source.ignored, str(out))
+    else:
+        report.say(console, f"{out}: already built with these options; pass --overwrite to build it again")
+
+
+@app.command()
+def verify(
+    directory: SetDirectory,
+    fast: Annotated[bool, typer.Option("--fast", help="Compare checksums and indices, but decode nothing.")] = False,
+    debug: Debug = False,  # noqa: ARG001
+) -> None:
+    """Check that a shard set is whole, and that DALI decodes all of it."""
+    found = manifest.load(directory)
+    total = sum(split.samples for split in found.splits.values())
+    with report.progress(console, "verify", total) as show:
+        faults = verification.verify(directory, found, fast=fast, workers=_cores(), show=show)
+    for fault in faults:
+        report.say(console, fault)
+    if faults:
+        raise UserError(f"{directory}: damaged, {len(faults)} faults; build it again with --overwrite")
+    report.say(console, f"{directory}: whole, {total:,} samples")
+
+
+@app.command()
+def preview(
+    directory: SetDirectory,
+    out: Annotated[Path | None, typer.Option(help="Where the picture goes; default preview.png in the set.")] = None,
+    debug: Debug = False,  # noqa: ARG001
+) -> None:
+    """Draw a contact sheet: some images of each class."""
+    out = out or directory / "preview.png"
+    with atomic(out) as file:
+        contact_sheet(directory, manifest.load(directory)).save(file, "PNG")
+    report.say(console, f"{out}: drawn")
+
+
+@app.command()
+def info(directory: SetDirectory, debug: Debug = False) -> None:  # noqa: ARG001
+    """Say what a shard set holds."""
+    report.described(console, manifest.load(directory))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that temporary files go
+    run_app(app, "shards")

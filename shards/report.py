@@ -1,0 +1,89 @@
+"""What a person sees of a build and of a set: progress, and tables."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from .build import Built
+from .manifest import Manifest
+
+PLAIN_LINES = 5  # of progress in all, where there is no terminal
+
+
+def say(console: Console, line: str) -> None:
+    """One line as it is: not folded, not coloured, brackets in file names left alone."""
+    console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f} images/s" if task.speed else "")
+
+
+@contextmanager
+def progress(console: Console, what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Yields the function to call with the number of images done: a bar on a terminal, a few lines elsewhere."""
+    if not console.is_terminal:
+        yield _plain_progress(console, what, total)
+        return
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _plain_progress(console: Console, what: str, total: int) -> Callable[[int], None]:
+    start, shown = time.perf_counter(), 0
+
+    def show(done: int) -> None:
+        nonlocal shown
+        if done * PLAIN_LINES // max(total, 1) > shown:
+            shown = done * PLAIN_LINES // total
+            say(console, f"{what}: {done:,} of {total:,} images, {done / (time.perf_counter() - start):,.0f} images/s")
+
+    return show
+
+
+def built(console: Console, result: Built, ignored: int, where: str) -> None:
+    """The summary at the end of a build."""
+    console.print(splits_table(result.manifest))
+    for reason, count in Counter(rejection.reason.partition(":")[0] for rejection in result.rejections).most_common():
+        say(console, f"rejected {count:,}: {reason}")
+    if ignored:
+        say(console, f"ignored {ignored:,} files that are no images or belong to no split")
+    say(console, f"{where}: finished in {result.seconds:,.1f} s")
+
+
+def described(console: Console, manifest: Manifest) -> None:
+    """All of a manifest but the single shards."""
+    console.print(splits_table(manifest))
+    facts = Table(show_header=False, box=None)
+    facts.add_row("classes", f"{len(manifest.classes)}: {_shorten(manifest.classes)}")
+    facts.add_row("mean", " ".join(f"{value:.4f}" for value in manifest.mean))
+    facts.add_row("std", " ".join(f"{value:.4f}" for value in manifest.std))
+    facts.add_row("recipe", ", ".join(f"{key} {value}" for key, value in sorted(manifest.recipe.items()) if value is not None))
+    facts.add_row("made with", ", ".join(f"{tool} {version}" for tool, version in sorted(manifest.tools.items())))
+    console.print(facts)
+
+
+def splits_table(manifest: Manifest) -> Table:
+    """A row a split."""
+    table = Table("split", title=manifest.name, title_justify="left")
+    for heading in ("samples", "labelled", "shards", "MB"):
+        table.add_column(heading, justify="right")
+    for name, split in manifest.splits.items():
+        size = sum(shard.bytes for shard in split.shards) / 1e6
+        table.add_row(name, f"{split.samples:,}", f"{split.labelled:,}", f"{len(split.shards)}", f"{size:,.1f}")
+    return table
+
+
+def _shorten(names: tuple[str, ...], limit: int = 12) -> str:
+    return ", ".join(names[:limit]) + (", …" if len(names) > limit else "")

@@ -1,0 +1,112 @@
+"""One shard: every sample is read, encoded, decoded again to prove it whole, and added to a tar file with fixed headers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .atomic import atomic
+from .decode import Rejected, decode
+from .index import write_index
+from .manifest import Shard
+from .source import UNLABELLED, Encoding, Raw, Sample
+from .store import png, store
+
+Files = dict[str, bytes]  # contents by suffix
+
+
+@dataclass(frozen=True)
+class Job:
+    """A shard to write: its path, its samples in order, and the key of the first of them."""
+
+    split: str
+    path: Path
+    first_key: int
+    samples: Sequence[Sample]
+    read: Callable[[Sample], Raw]
+    encoding: Encoding | None
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A sample that was left out, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Written:
+    """A shard as written (None if every sample was rejected); ``histogram`` is (3, 256) counts of its RGB values."""
+
+    split: str
+    shard: Shard | None
+    labelled: int
+    histogram: NDArray[np.int64]
+    rejections: tuple[Rejection, ...]
+
+
+def write_shard(job: Job, tick: Callable[[], None]) -> Written:
+    """Writes ``job.path`` and its two indices, each whole or not at all; calls ``tick`` after every sample."""
+    histogram = np.zeros(3 * 256, np.int64)
+    rejections = []
+    accepted = labelled = 0
+    with atomic(job.path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for key, sample in enumerate(job.samples, job.first_key):
+            try:
+                files = files_of(sample, job.read(sample), job.encoding)
+                histogram += _histogram(files)
+            except Rejected as error:
+                rejections.append(Rejection(sample.path, str(error)))
+            else:
+                _add(tar, key, files)
+                accepted += 1
+                labelled += sample.label != UNLABELLED
+            tick()
+    return Written(job.split, _seal(job.path, accepted), labelled, histogram.reshape(3, 256), tuple(rejections))
+
+
+def files_of(sample: Sample, raw: Raw, encoding: Encoding | None) -> Files:
+    """The files of a sample by suffix, the image first; raises Rejected."""
+    image = store(raw.image, encoding)
+    origin = {"path": sample.path, "width": image.width, "height": image.height}
+    files = {image.suffix: image.data}
+    if sample.label != UNLABELLED:
+        files["cls"] = str(sample.label).encode()
+    files["json"] = json.dumps(origin).encode()
+    if raw.mask is not None:
+        files["mask.png"] = png(raw.mask)
+    return files
+
+
+def _histogram(files: Files) -> NDArray[np.int64]:
+    """(768,) counts of the stored image's red, green and blue values: integers, so their sums do not depend on the order."""
+    image = decode(next(iter(files.values())))
+    return np.array(image.convert("RGB").histogram(), np.int64)
+
+
+def _add(tar: tarfile.TarFile, key: int, files: Files) -> None:
+    """``TarInfo`` starts with no owner and the time 0, which is what makes equal inputs equal bytes."""
+    for suffix, data in files.items():
+        header = tarfile.TarInfo(f"{key:09d}.{suffix}")
+        header.size = len(data)
+        tar.addfile(header, BytesIO(data))
+
+
+def _seal(path: Path, samples: int) -> Shard | None:
+    """Indexes and hashes a finished tar; one without samples is removed, as DALI sees a phantom in it."""
+    if not samples:
+        path.unlink()
+        return None
+    write_index(path)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Shard(path.name, samples, path.stat().st_size, digest)

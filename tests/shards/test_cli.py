@@ -1,0 +1,136 @@
+"""The command line: what is done is said, and every error is one line with its exit code."""
+
+import io
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from shards import manifest, registry, report, shapes
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two classes of five pictures."""
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(5):
+            Image.effect_noise((50, 40), 30 + i).save(tmp_path / "photos" / name / f"{i}.png")
+    return tmp_path / "photos"
+
+
+def test_build_info_verify_preview(cli, photos, tmp_path):
+    out = tmp_path / "set"
+    (photos / "cat/notes.txt").touch()
+    built = cli("build", "folder", "--src", photos, "--out", out, "--val", 0.2, "--size", 32, "--workers", 1)
+    assert built.code == 0, built.err
+    assert "ignored 1 files" in built.out
+    assert "finished" in built.out
+    assert manifest.load(out).recipe == {
+        **{"source": "folder", "seed": 0, "size": 32, "quality": 90, "val": 0.2, "unlabeled": False}
+    }
+    shown = cli("info", out)
+    assert shown.code == 0
+    assert "cat, dog" in shown.out
+    assert cli("preview", out).code == 0
+    assert Image.open(out / "preview.png").size[0] > 1000
+    checked = cli("verify", out)
+    assert checked.code == 0, checked.out
+    assert "whole, 10 samples" in checked.out
+
+    again = cli("build", "folder", "--src", photos, "--out", out, "--val", 0.2, "--size", 32)
+    assert again.code == 0
+    assert "already built" in again.out
+
+
+def test_a_set_without_classes_has_a_preview(cli, photos, tmp_path):
+    assert cli("build", "folder", "--src", photos, "--out", tmp_path / "set", "--unlabeled", "--workers", 1).code == 0
+    assert cli("preview", tmp_path / "set", "--out", tmp_path / "sheet.png").code == 0
+    assert (tmp_path / "sheet.png").exists()
+    assert cli("info", tmp_path / "set").code == 0
+
+
+def test_rejections_are_summed_up_by_reason(cli, photos, tmp_path):
+    (photos / "cat/a.jpg").touch()
+    (photos / "cat/b.jpg").touch()
+    built = cli("build", "folder", "--src", photos, "--out", tmp_path / "set", "--max-rejected", 0.5, "--val", 0)
+    assert built.code == 0
+    assert "rejected 2: zero bytes" in built.out
+
+
+def test_damage_has_exit_code_1(cli, shapes_set, tmp_path):
+    copy = shutil.copytree(shapes_set, tmp_path / "copy")
+    (copy / "val-00000.tar").unlink()
+    outcome = cli("verify", copy, "--fast")
+    assert outcome.code == 1
+    assert "val-00000.tar: missing" in outcome.out
+    assert outcome.err.startswith(f"shards: {copy}: damaged")
+
+
+def test_errors_are_one_line_with_their_exit_code(cli, photos, tmp_path):
+    empty, file = tmp_path / "empty", tmp_path / "file"
+    empty.mkdir()
+    file.write_text("not a directory")
+    set_ = tmp_path / "set"
+    assert cli("build", "folder", "--src", photos, "--out", set_, "--workers", 1).code == 0
+    cases = [
+        (2, "no such data set; known are", "build", "imagenot"),
+        (2, "folder needs --src", "build", "folder"),
+        (2, "no such directory", "build", "folder", "--src", tmp_path / "none"),
+        (2, "no images in it", "build", "folder", "--src", empty),
+        (2, "--unlabeled", "build", "folder", "--src", photos / "cat", "--out", tmp_path / "x"),
+        (2, "lies inside --src", "build", "folder", "--src", photos, "--out", photos / "set"),
+        (2, "size 256 → 32", "build", "folder", "--src", photos, "--out", set_, "--size", 32),
+        (2, "--size makes no sense for shapes", "build", "shapes", "--size", 32, "--out", tmp_path / "x"),
+        (2, "--unlabeled makes no sense for shapes", "build", "shapes", "--unlabeled", "--out", tmp_path / "x"),
+        (2, "quality", "build", "folder", "--src", photos, "--quality", 101),
+        (2, "No such option", "build", "shapes", "--colour", "red"),
+        (1, "Not a directory", "build", "folder", "--src", photos, "--out", file / "set"),
+        (2, "make shards DATA=empty", "info", empty),
+        (2, "make shards DATA=none", "verify", tmp_path / "none"),
+        (2, "make shards DATA=empty", "preview", empty),
+    ]
+    for code, message, *words in cases:
+        outcome = cli(*words)
+        assert outcome.code == code, (words, outcome)
+        assert message in outcome.err, (words, outcome)
+        assert outcome.err.count("\n") == 1, (words, outcome)
+        assert "Traceback" not in outcome.err
+
+
+def test_a_terminal_gets_a_bar_and_a_pipe_a_few_lines():
+    for terminal in (True, False):
+        console = Console(force_terminal=terminal, width=120, file=io.StringIO())
+        with report.progress(console, "build", 1000) as show:
+            for done in range(1, 1001):
+                show(done)
+        text = console.file.getvalue()
+        assert "1,000 of 1,000" in text or "1000/1000" in text
+        assert ("\x1b" in text) == terminal
+        assert text.count("\n") < 10
+
+
+def test_debug_shows_the_traceback(monkeypatch):
+    from errors import UsageError, run_app
+    from shards.__main__ import app
+
+    monkeypatch.setattr(sys, "argv", ["shards", "build", "imagenot", "--debug"])
+    with pytest.raises(UsageError):
+        run_app(app, "shards")
+
+
+def test_a_module_run_from_the_shell(tmp_path):
+    root = Path(__file__).parents[2]
+    run = [sys.executable, "-m", "shards", "build", "folder", "--src", str(tmp_path / "none")]
+    outcome = subprocess.run(run, cwd=root, capture_output=True, text=True, check=False)
+    assert outcome.returncode == 2
+    assert outcome.stderr == f"shards: {tmp_path / 'none'}: no such directory; --src is the directory that holds the images\n"
+
+
+def test_every_source_is_reachable_by_name():
+    assert set(registry.SOURCES) == {"shapes", "fashion-mnist", "folder"}
+    assert registry.source("shapes", registry.Options(seed=5)).classes == shapes.CLASSES
