@@ -25,15 +25,13 @@ class UsageError(UserError):
 
 
 def run_app(app: typer.Typer, program: str) -> NoReturn:
-    """Runs a typer application; exits 0 done, 1 failed, 2 wrong usage, 130 after Ctrl-C."""
+    """Runs a typer application; exits 0 done, 1 failed, 2 wrong usage. Typer itself makes Ctrl-C exit 130."""
     try:
         code = typer.main.get_command(app).main(prog_name=program, standalone_mode=False)
     except Exception as error:
         if "--debug" in sys.argv:
             raise
         fail(program, *explain(error))
-    except KeyboardInterrupt:
-        fail(program, "stopped by Ctrl-C", 130)
     sys.exit(code if isinstance(code, int) else 0)
 
 
