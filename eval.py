@@ -9,6 +9,10 @@ encoder at random initialisation and the image's own pixels. Writes eval-<probe>
 
 from __future__ import annotations
 
+import engine.environment  # noqa: F401 - first: runs this command in .venv where the packages are missing
+
+# isort: split
+
 import json
 import time
 from collections.abc import Callable

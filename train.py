@@ -9,6 +9,10 @@ continues it where it was.
 
 from __future__ import annotations
 
+import engine.environment  # noqa: F401 - first: runs this command in .venv where the packages are missing
+
+# isort: split
+
 import json
 import math
 import time
