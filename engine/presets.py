@@ -54,10 +54,10 @@ LAPTOP = Preset(
 PRESETS = {
     "demo": replace(
         LAPTOP,
-        encoder=EncoderConfig(64, 32, 256, 2, use_bn=True),
-        recipe="shapes64",
+        encoder=EncoderConfig(32, 32, 256, 2, use_bn=True),
+        recipe="shapes32",
         batch=128,
-        epochs=3,
+        epochs=5,
         lr=1e-3,
         note="shapes on two CPU cores, minutes",
     ),
@@ -66,7 +66,7 @@ PRESETS = {
         encoder=EncoderConfig(32, 32, 512, 2, use_bn=True),
         recipe="gray32",
         batch=256,
-        epochs=4,
+        epochs=5,
         lr=1.4e-3,
         note="fashion-mnist on two CPU cores",
     ),

@@ -121,4 +121,5 @@ def check_same(run: Path, own: dict[str, Any], saved: dict[str, Any]) -> None:
         changed += [name for name, value in own["settings"].items() if value != settings.get(name)]
         changed.remove("settings")
     if changed:
-        raise UsageError(f"{run}: was started with another {', '.join(changed)}; give another --run to start anew")
+        names = ", ".join(changed)
+        raise UsageError(f"{run}: was started with another {names}; repeat its options to go on, or give another --run")

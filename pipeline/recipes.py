@@ -58,9 +58,19 @@ CIFAR32 = replace(
 )
 # Gray images: saturation, hue and graying would do nothing. Statistics are fashion-mnist's.
 GRAY32 = Recipe(size=32, resize=32, mean=(0.286,) * 3, std=(0.353,) * 3, saturation=0.0, hue=0.0, gray_p=0.0)
-SHAPES64 = Recipe(size=64, resize=64, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), hue=0.2)
+# Boxes of at least half the image, so that most hold most of the object. Statistics are the training split's.
+SHAPES64 = replace(STL64, resize=64, area=(0.5, 1.0), mean=(0.57, 0.58, 0.56), std=(0.31, 0.24, 0.22))
+SHAPES32 = replace(SHAPES64, size=32, resize=32)
 
-RECIPES = {"imagenet128": IMAGENET128, "stl64": STL64, "cifar32": CIFAR32, "gray32": GRAY32, "shapes64": SHAPES64}
+RECIPES = {
+    "imagenet128": IMAGENET128,
+    "stl64": STL64,
+    "cifar32": CIFAR32,
+    "gray32": GRAY32,
+    "shapes64": SHAPES64,
+    "shapes32": SHAPES32,
+}
+
 
 # What a data set is looked at with where no preset says so; photographs take imagenet128.
 BY_DATA = {"shapes": "shapes64", "fashion-mnist": "gray32", "cifar10": "cifar32", "cifar100": "cifar32", "stl10": "stl64"}

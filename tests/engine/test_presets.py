@@ -1,0 +1,25 @@
+"""The presets fit together, and each data set has one."""
+
+import pytest
+
+from engine.presets import PRESETS, default_preset
+from pipeline.recipes import RECIPES
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_encoder_and_recipe_agree_on_the_size(name):
+    preset = PRESETS[name]
+    assert RECIPES[preset.recipe].size == preset.encoder.size
+    assert preset.schedule in ("cosine", "step")
+
+
+@pytest.mark.parametrize("data", ["shapes", "fashion-mnist", "cifar10", "stl10", "imagenet", "my-microscope"])
+@pytest.mark.parametrize("gpu", [True, False])
+def test_every_data_set_has_a_preset(data, gpu):
+    assert default_preset(data, gpu) in PRESETS
+
+
+def test_photographs_get_the_papers_encoder_on_a_gpu_and_a_small_one_without():
+    assert default_preset("imagenet", gpu=True) == "imagenet-small"
+    assert PRESETS["imagenet-small"].encoder.width == 192
+    assert default_preset("imagenet", gpu=False) == "laptop128"
