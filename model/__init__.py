@@ -2,7 +2,8 @@
 
 from model.amdim import AMDIM, Losses
 from model.encoder import Encoder, EncoderConfig, Features
-from model.nce import MultiscaleLoss, multiscale_nce, nce, partition
+from model.nce import MultiscaleLoss, multiscale_nce, nce
+from model.partition import partition
 from model.probe import LinearProbe, MLPProbe, probe_loss
 
 __all__ = [

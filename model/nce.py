@@ -7,9 +7,6 @@ clipped to s = c tanh(x / c). For source i and its own image's location l the lo
 
 so an image's other locations are neither positives nor negatives. 0.05 mean(x^2) over all pairs keeps raw scores near the clip.
 
-Everything is kept relative to the largest possible score c: u = s - c = -2c sigmoid(-2x / c) never cancels
-and needs no running maximum.
-
 Shape letters: M sources, B images, L locations, R embedding width.
 """
 
@@ -21,18 +18,10 @@ import torch
 from torch import Tensor
 
 from model.encoder import Features
+from model.partition import partition
 
 CLIP = 20.0
 REGULARISER = 0.05
-MAX_CLIP = 35.0  # beyond it, N e^{-u} can overflow float32
-
-
-class Partition(NamedTuple):
-    """Per source: N (M,) the sum of e^{s-c} over negatives, positives s - c (M, L); and the sum of all squared raw scores ()."""
-
-    negatives: Tensor
-    positives: Tensor
-    sum_of_squares: Tensor
 
 
 class MultiscaleLoss(NamedTuple):
@@ -46,30 +35,6 @@ class MultiscaleLoss(NamedTuple):
     @property
     def total(self) -> Tensor:
         return self.loss_1t5 + self.loss_1t7 + self.loss_5t5 + self.regulariser
-
-
-def partition(sources: Tensor, owner: Tensor, targets: Tensor, clip: float = CLIP) -> Partition:
-    """Scores every source against every target.
-
-    Args:
-        sources: (M, R).
-        owner: (M,) int64, which of the B images a source belongs to.
-        targets: (B, L, R).
-        clip: c of the soft clip, in (0, 35].
-    """
-    if not 0 < clip <= MAX_CLIP:
-        raise ValueError(f"clip {clip}: must lie in (0, {MAX_CLIP:g}], as float32 overflows beyond")
-    M, R = sources.shape
-    B, L, _ = targets.shape
-    dtype = torch.promote_types(sources.dtype, torch.float32)
-    with torch.autocast(sources.device.type, enabled=False):
-        raw = (sources.to(dtype) @ targets.reshape(B * L, R).to(dtype).T).view(M, B, L) / R**0.5
-    shifted = -2 * clip * torch.sigmoid(raw * (-2 / clip))
-    rows = torch.arange(M, device=sources.device)
-    own = torch.zeros(M, B, 1, dtype=torch.bool, device=sources.device)
-    own[rows, owner] = True
-    negatives = shifted.masked_fill(own, -torch.inf).exp().sum((1, 2))
-    return Partition(negatives, shifted[rows, owner], raw.square().sum())
 
 
 def nce(sources: Tensor, targets: Tensor, clip: float = CLIP) -> tuple[Tensor, Tensor]:

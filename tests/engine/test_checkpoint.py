@@ -72,7 +72,7 @@ class Payload:
 
 def test_hostile_pickles_are_refused(tmp_path, capsys):
     path = put(tmp_path, 1)
-    (path / "trainer.pt").write_bytes(pickle.dumps(Payload()))
+    (path / "trainer.pt").write_bytes(pickle.dumps(Payload(), protocol=2))
     with pytest.raises(checkpoint.DAMAGE):
         checkpoint.load(path)
     torch.save({"step": Payload()}, path / "trainer.pt")

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.encoder import Features
-from model.nce import multiscale_nce, nce, partition
+from model.nce import multiscale_nce, nce
+from model.partition import TILE, partition
 
 
 def naive(sources, targets, clip):
@@ -62,6 +63,33 @@ def test_tiny_losses_do_not_round_to_zero():
     loss, _ = nce(sources.float(), targets.float())
     assert expected < 1e-15
     assert loss.item() == pytest.approx(torch.exp(torch.tensor(-40.0, dtype=torch.float64)).item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("B", [TILE - 1, TILE, TILE + 1, 3 * TILE + 5])
+def test_tiles_join_without_a_seam(B):
+    sources, targets = pair(B, 2, 7, 2.0)
+    ours, theirs = nce(sources, targets), naive(sources, targets, 20.0)
+    gradients = [torch.autograd.grad(sum(value), (sources, targets)) for value in (ours, theirs)]
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0)
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-14)
+
+
+def test_bfloat16_gradients_are_as_good_as_rounding_allows():
+    sources, targets = pair(24, 5, 64, 1.0)
+    exact = torch.autograd.grad(sum(naive(sources, targets, 20.0)), (sources, targets))
+    half = [t.detach().bfloat16().requires_grad_() for t in (sources, targets)]
+    rounded = torch.autograd.grad(sum(nce(*half)), half)
+    for mine, reference in zip(rounded, exact, strict=True):
+        assert (mine.double() - reference).norm() / reference.norm() < 0.01
+
+
+def test_memory_does_not_hold_the_scores():
+    """What is kept for the backward pass: the inputs, and nothing of B x B x L numbers."""
+    sources, targets = pair(64, 25, 4, 1.0)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        nce(sources, targets)
+    assert max(kept) <= 64 * 25 * 4
 
 
 def test_gradcheck():
