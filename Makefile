@@ -65,6 +65,7 @@ lint: $(READY)  ## Style, types and import directions
 	$(VENV)/bin/lint-imports
 
 bench: $(READY)  ## Time what this machine does
+	$(PY) -m shards build shapes --out data/shapes
 	$(PY) -m bench.loader
 	$(PY) -m bench.step
 

@@ -43,6 +43,8 @@ def explain(error: Exception) -> tuple[str, int]:
         return f"{error.format_message().rstrip('.')} (see --help)", 2
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}", 1
+    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return "out of memory; try a smaller --batch-size, or a smaller --preset", 1
     first = (str(error).splitlines() or [""])[0]
     return f"unexpected {type(error).__name__}: {first} (run again with --debug for the traceback)", 1
 

@@ -37,10 +37,10 @@ from engine.saves import SaveTimer
 from engine.schedule import learning_rate
 from engine.stop import Stop
 from errors import UsageError, UserError, run_app
+from lock import locked
 from model import AMDIM, Losses
 from pipeline import RECIPES, TwoViewLoader, Views
 from shards import manifest as manifests
-from shards.manifest import Manifest
 
 LOG_EVERY = 20  # steps; each log step waits for the device once
 PRETRAIN_SPLITS = ("train", "unlabeled")
@@ -53,8 +53,8 @@ class Trainer:
         preset = config.settings
         torch.manual_seed(config.seed)
         classes = len(loader.manifest.classes)
-        model = AMDIM(preset.encoder, classes, preset.clip)
-        self.model = model.to(where.device, memory_format=torch.channels_last)
+        model = AMDIM(preset.encoder, classes, preset.clip).to(where.device)
+        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.Adam(
             self.model.parameters(),
             lr=preset.lr,
@@ -68,10 +68,12 @@ class Trainer:
         self.meter = Meter(where.device)
         self.step = 0
 
-    def update(self, x1: torch.Tensor, x2: torch.Tensor, label: torch.Tensor, locations: torch.Tensor) -> Losses:
+    def update(self, x1: Tensor, x2: Tensor, label: Tensor, locations: Tensor) -> Losses:
         """One optimizer step."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
+        if self.precision.dtype is None:  # a GPU's views come in half precision
+            x1, x2 = x1.float(), x2.float()
         with self.precision.autocast(self.device):
             losses = self.model(x1, x2, label, locations)
         self.optimizer.zero_grad(set_to_none=True)
@@ -97,16 +99,27 @@ class Trainer:
             "loader": self.loader.state_dict(),
             "meter": self.meter.state_dict(),
             "rng": rng,
+            "machine": self.machine,
         }
 
+    @property
+    def machine(self) -> dict[str, str]:
+        """What the last bits of the numbers depend on, beside the configuration."""
+        return runs.machine(self.device) | {"precision": str(self.precision.dtype)}
+
     def load(self, saved: checkpoint.Checkpoint) -> None:
-        """Continues exactly where ``saved`` was."""
-        self.model.load_state_dict(saved.weights)
+        """Continues exactly where ``saved`` was.
+
+        Raises:
+            UsageError: it was saved with other data, views, batch or seed.
+        """
         state = saved.trainer
+        self.loader.load_state_dict(state["loader"])
+        self.model.load_state_dict(saved.weights)
         self.step = state["step"]
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.loader.load_state_dict(state["loader"])
+        if state["scaler"]:  # empty where there was nothing to scale
+            self.scaler.load_state_dict(state["scaler"])
         self.meter.load_state_dict(state["meter"])
         torch.set_rng_state(state["rng"]["cpu"])
         if "cuda" in state["rng"] and self.device.type == "cuda":
@@ -126,6 +139,7 @@ def fit(trainer: Trainer, run: Path, progress: Progress, stop: Stop, due: SaveTi
     steps, batches = trainer.config.steps, stream(trainer.loader)
     logs = Logs(run, trainer.step)
     trainer.model.train()
+    trainer.meter.start()
     progress.begin(trainer.step)
     while trainer.step < steps and stop.code is None:
         asked = time.perf_counter()
@@ -180,13 +194,6 @@ def configure(preset: str, samples: int, changes: dict[str, Any]) -> Preset:
     return replace(settings, **{"batch": max(2, min(settings.batch, samples // 2))} | asked)
 
 
-def read_data(path: Path) -> Manifest:
-    """The manifest of the data set to train on, or one line on how to make it."""
-    if not path.exists():
-        raise UsageError(f"{path}: no such data set; make it with `make shards DATA=folder SRC=/path/to/images OUT={path}`")
-    return manifests.load(path)
-
-
 def summary(trainer: Trainer, run: Path) -> list[tuple[str, str]]:
     """The start-up table: what will be trained on what, and how."""
     config, loader, preset = trainer.config, trainer.loader, trainer.config.settings
@@ -220,7 +227,7 @@ def main(
     steps: Annotated[int | None, typer.Option(help="Length of the run in steps, instead.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Global batch.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    seed: Annotated[int, typer.Option(help="Of weights, order and views.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, order and views.")] = 0,
     amp: Annotated[str, typer.Option(help="auto, bf16, fp16 or off.")] = "auto",
     resume: Annotated[str, typer.Option(help="auto, never, or a checkpoint's directory.")] = "auto",
     save_every: Annotated[str, typer.Option(help="Steps (500) or minutes (30m) between checkpoints.")] = "10m",
@@ -233,7 +240,7 @@ def main(
         return
     check_positive({"--batch-size": batch_size, "--epochs": epochs, "--lr": lr, "--steps": steps})
     due, where, path = SaveTimer(save_every), place(gpus), runs.data_path(data)
-    manifest = read_data(path)
+    manifest = manifests.load(path)
     name = preset or default_preset(manifest.name, where.device.type == "cuda")
     splits = [split for split in PRETRAIN_SPLITS if split in manifest.splits]
     samples = sum(manifest.splits[split].samples for split in splits)
@@ -241,7 +248,8 @@ def main(
     loader = TwoViewLoader(path, splits, RECIPES[settings.recipe], settings.batch, where.rank, where.world, where.device, seed)
     total = steps or max(1, round(settings.epochs * len(loader)))
     config = Config(str(path), name, settings, total, seed, amp, save_every)
-    train(Trainer(config, loader, where), runs.run_path(run or runs.default_name(path, name)), resume, due, make_console(quiet))
+    directory = runs.run_path(run) if run else runs.default_run(path, config)
+    train(Trainer(config, loader, where), directory, resume, due, make_console(quiet))
 
 
 def train(trainer: Trainer, run: Path, resume: str, due: SaveTimer, console: Console) -> None:
@@ -252,18 +260,28 @@ def train(trainer: Trainer, run: Path, resume: str, due: SaveTimer, console: Con
     if trainer.step >= trainer.config.steps:
         console.print(f"{run} is finished: {trainer.step:,} steps. Next: python eval.py --probe linear --run {run}")
         return
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "config.json").write_text(json.dumps(trainer.config.as_dict(), indent=2) + "\n")
-    start_table(summary(trainer, run), console)
-    if saved:
-        console.print(f"continuing {saved.path}")
     stop = Stop()
-    with Progress(trainer.config.steps, console) as progress:
-        fit(trainer, run, progress, stop, due)
+    with locked(run, "another process trains here; wait for it, or give another --run"):
+        checkpoint.forget_after(run / "checkpoints", trainer.step)
+        (run / "config.json").write_text(json.dumps(trainer.config.as_dict(), indent=2) + "\n")
+        start_table(summary(trainer, run), console)
+        if saved:
+            announce(saved, trainer, console)
+        with Progress(trainer.config.steps, console) as progress:
+            fit(trainer, run, progress, stop, due)
     if stop.code is not None:
         console.print(f"stopped and saved at step {trainer.step:,}; the same command goes on from there")
         raise typer.Exit(stop.code)
     console.print(f"done: {run}. Next: python eval.py --probe linear --run {run}")
+
+
+def announce(saved: checkpoint.Checkpoint, trainer: Trainer, console: Console) -> None:
+    """Says what is continued, and what will make its numbers differ in their last bits."""
+    console.print(f"continuing {saved.path}")
+    before = saved.trainer["machine"]
+    for name, now in trainer.machine.items():
+        if before.get(name) != now:
+            console.print(f"warning: {name} was {before.get(name)} and is {now}: numbers will not be the same to the last bit")
 
 
 if __name__ == "__main__":

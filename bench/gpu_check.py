@@ -120,7 +120,7 @@ def training() -> str:
 
 def views() -> str:
     """The GPU's DALI graph gives the CPU's views, in half precision and without a copy."""
-    need("nvidia.dali", "webdataset", "typer", "PIL")
+    need("nvidia.dali", "typer", "PIL")
     need_gpu()
     import torch
 
@@ -140,7 +140,7 @@ def views() -> str:
 
 def loading() -> str:
     """Two views an image, decoded and made on the GPU."""
-    need("nvidia.dali", "webdataset", "typer", "PIL")
+    need("nvidia.dali", "typer", "PIL")
     need_gpu()
     import torch
 

@@ -37,6 +37,7 @@ def main(log: Path) -> None:
     _, tail = rest.split(END)
     body = "\n".join(shorten(lines))
     readme.write_text(f"{head}{BEGIN}\n```text\n{body}\n```\n{END}{tail}")
+    (ROOT / "docs" / "images").mkdir(exist_ok=True)
     for source, name in PICTURES.items():
         shutil.copy(ROOT / source, ROOT / "docs" / "images" / name)
 

@@ -21,6 +21,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from errors import UserError
+
 DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError)
 
 
@@ -49,6 +51,9 @@ def save(
             flush(path)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise UserError(f"{final}: cannot be written ({first_line(error)}); the checkpoint before it is good") from error
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -65,6 +70,17 @@ def flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def forget_after(root: Path, step: int) -> None:
+    """Removes checkpoints of later steps: a run that goes on from ``step`` leaves them behind."""
+    for path in steps(root):
+        if int(path.name[5:]) > step:
+            shutil.rmtree(path)
 
 
 def steps(root: Path) -> list[Path]:
@@ -94,7 +110,6 @@ def loadable(root: Path) -> Iterator[Checkpoint]:
         try:
             checkpoint = load(path)
         except DAMAGE as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            warnings.warn(f"{path} is damaged ({reason}); using the checkpoint before it", stacklevel=3)
+            warnings.warn(f"{path} is damaged ({first_line(error)}); using the checkpoint before it", stacklevel=3)
             continue
         yield checkpoint

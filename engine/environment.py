@@ -9,11 +9,18 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-PACKAGES = ("torch", "nvidia", "typer", "rich", "numpy")
+PACKAGES = ("torch", "nvidia.dali", "numpy", "typer", "rich", "safetensors", "tensorboard", "matplotlib", "PIL")
+
+
+def is_there(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # the parent of a dotted name
+        return False
 
 
 def enter() -> None:
-    missing = [name for name in PACKAGES if find_spec(name) is None]
+    missing = [name for name in PACKAGES if not is_there(name)]
     if not missing:
         return
     python = Path(__file__).resolve().parent.parent / ".venv" / "bin" / "python"

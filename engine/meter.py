@@ -22,14 +22,18 @@ class Meter:
     def __init__(self, device: torch.device) -> None:
         self.sums = torch.zeros(len(NAMES), dtype=torch.float64, device=device)
         self.count = 0
-        self.data_s = 0.0
-        self.since = time.perf_counter()
+        self.start()
+
+    def start(self) -> None:
+        """Begins to measure time: what came before, setting up or a run that was stopped, is not counted."""
+        self.timed, self.data_s, self.since = 0, 0.0, time.perf_counter()
 
     def add(self, losses: Losses) -> None:
         objective = losses.objective
         values = (objective.total, *objective, losses.probes, losses.correct_linear, losses.correct_mlp, losses.labelled)
         self.sums += torch.stack([value.detach().double() for value in values])
         self.count += 1
+        self.timed += 1
 
     def read(self, batch: int) -> dict[str, Any]:
         """Means over the window. ``data_s`` and ``compute_s`` are seconds a step; accuracies are None without labels."""
@@ -39,11 +43,12 @@ class Meter:
         row: dict[str, Any] = {name: value / self.count for name, value in values.items()}
         row["linear_top1"] = linear / labelled if labelled else None
         row["mlp_top1"] = mlp / labelled if labelled else None
-        row["images_per_s"] = batch * self.count / elapsed
-        row["data_s"] = self.data_s / self.count
-        row["compute_s"] = (elapsed - self.data_s) / self.count
+        row["images_per_s"] = batch * self.timed / elapsed
+        row["data_s"] = self.data_s / self.timed
+        row["compute_s"] = (elapsed - self.data_s) / self.timed
         self.sums.zero_()
-        self.count, self.data_s, self.since = 0, 0.0, time.perf_counter()
+        self.count = 0
+        self.start()
         return row
 
     def state_dict(self) -> dict[str, Tensor | int]:

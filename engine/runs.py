@@ -9,13 +9,15 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from engine import checkpoint
 from engine.presets import Preset
 from errors import UsageError, UserError
 from model.encoder import EncoderConfig
 
 RUNS = Path("runs")
-MAY_CHANGE = {"save_every"}  # fields that a resumed run may change
+MAY_CHANGE = {"save_every", "data"}  # fields that a resumed run may change; whether the data are the same, the loader knows
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,9 @@ class Config:
     save_every: str
 
     def as_dict(self) -> dict[str, Any]:
-        return json.loads(json.dumps(asdict(self)))  # tuples become lists, as they will in the file
+        fields = json.loads(json.dumps(asdict(self)))  # tuples become lists, as they will in the file
+        del fields["settings"]["note"]
+        return fields
 
 
 def encoder_config(config: dict[str, Any]) -> EncoderConfig:
@@ -45,8 +49,14 @@ def data_path(data: str) -> Path:
     return path if "/" in data or path.is_dir() else Path("data") / data
 
 
-def default_name(data: Path, preset: str) -> str:
-    return f"{data.name}-{preset}-{date.today().isoformat()}"
+def default_run(data: Path, config: Config) -> Path:
+    """The run that the same command began on whatever day, or one named by data, preset and today's date."""
+    stem = f"{data.name}-{config.preset}-"
+    for run in sorted(RUNS.glob(f"{stem}????-??-??"), reverse=True):
+        path = run / "config.json"
+        if path.exists() and not differences(config.as_dict(), json.loads(path.read_text())):
+            return run
+    return RUNS / f"{stem}{date.today().isoformat()}"
 
 
 def run_path(run: str) -> Path:
@@ -114,12 +124,24 @@ def read(path: Path) -> checkpoint.Checkpoint:
         raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
 
 
+def machine(device: torch.device) -> dict[str, str]:
+    """What decides the last bits of a computation, beside what is computed."""
+    cuda = device.type == "cuda"
+    return {
+        "torch": torch.__version__,
+        "processor": torch.cuda.get_device_name(device) if cuda else torch.backends.cpu.get_cpu_capability(),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
 def check_same(run: Path, own: dict[str, Any], saved: dict[str, Any]) -> None:
-    changed = [name for name in own if name not in MAY_CHANGE and own[name] != saved.get(name)]
-    if "settings" in changed:
-        settings = saved.get("settings", {})
-        changed += [name for name, value in own["settings"].items() if value != settings.get(name)]
-        changed.remove("settings")
-    if changed:
+    if changed := differences(own, saved):
         names = ", ".join(changed)
         raise UsageError(f"{run}: was started with another {names}; repeat its options to go on, or give another --run")
+
+
+def differences(own: dict[str, Any], saved: dict[str, Any]) -> list[str]:
+    """Names of the fields in which two configurations differ."""
+    settings = saved.get("settings", {})
+    changed = [name for name in own if name not in MAY_CHANGE | {"settings"} and own[name] != saved.get(name)]
+    return changed + [name for name, value in own["settings"].items() if value != settings.get(name)]

@@ -1,7 +1,7 @@
-"""The linear probe: multinomial logistic regression on standardised features, solved to convergence.
+"""The linear probe: multinomial logistic regression on standardised features.
 
-L-BFGS on the whole training split has no learning rate and no order of samples; its one free number, the weight of the L2
-penalty, is chosen on a tenth of the training split.
+L-BFGS on the whole training split has no learning rate and no order of samples. The weight of the L2 penalty is chosen on a tenth
+of the training split, along a path from heavy to light on which each solution starts the next; 60 iterations each.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -74,6 +75,7 @@ class TwoViewLoader:
         self.epoch = self.step = 0
         self.order = lru_cache(maxsize=2)(lambda epoch: epoch_order(self.store.shard_sizes, self.seed, epoch))
         self.pipe: Any = None
+        self.in_use: deque[tuple[torch.cuda.Event, tuple[Tensor, ...]]] = deque()
         self.check()
 
     def check(self) -> None:
@@ -94,10 +96,20 @@ class TwoViewLoader:
             self.pipe = graph.build(**self.graph_options())
         while self.step < len(self):
             samples = self.samples(self.epoch, self.step)
-            x1, x2 = run(self.pipe, self.root)
+            x1, x2 = run(self.pipe, self.root, self.device)
             self.step += 1
             yield Views(x1, x2, torch.from_numpy(self.store.labels[samples]))
+            self.keep_until_used(x1, x2)
         self.epoch, self.step = self.epoch + 1, 0
+
+    def keep_until_used(self, *views: Tensor) -> None:
+        """Holds a batch until the GPU is past what was queued on it: its memory is DALI's, which does not know torch's queue."""
+        if self.device.type == "cuda":
+            event = torch.cuda.Event()
+            event.record()
+            self.in_use.append((event, views))
+            while self.in_use[0][0].query() and len(self.in_use) > 1:
+                self.in_use.popleft()
 
     def graph_options(self) -> dict[str, Any]:
         positions = self.positions(self.epoch, self.step)
@@ -186,7 +198,7 @@ class EvalLoader:
         source = lambda: self.feed(next(ahead, 0))  # noqa: E731
         pipe = graph.build(source, self.recipe, 1, self.batch, **device_options(self.device, cores()))
         for start in starts:
-            (x,) = run(pipe, self.root)
+            (x,) = run(pipe, self.root, self.device)
             yield x, torch.from_numpy(self.store.labels[start : start + self.batch])
 
     def feed(self, start: int) -> list[Any]:
@@ -195,14 +207,15 @@ class EvalLoader:
         return [[self.store.encoded(i) for i in rows], *parameters]
 
 
-def run(pipe: Any, root: Path) -> list[Tensor]:
+def run(pipe: Any, root: Path, device: torch.device) -> list[Tensor]:
     """The next outputs as torch tensors over DALI's memory: (B, 3, S, S), channels-last because DALI writes (B, S, S, 3).
 
     Raises:
         UserError: DALI could not read or decode an image; a shard is damaged, as images are checked when they are written.
     """
     try:
-        outputs = pipe.run()
+        # On the GPU, outputs are ordered on torch's own stream: nothing waits on the host.
+        outputs = pipe.run(torch.cuda.current_stream(device)) if device.type == "cuda" else pipe.run()
     except RuntimeError as error:
         reason = next((line for line in str(error).splitlines() if "ailed" in line or "rror" in line), str(error)[:200])
         raise UserError(f"{root}: a batch could not be decoded ({reason.strip()}); {mend(root)}") from error

@@ -38,8 +38,9 @@ def contact_sheet(root: Path, recipe: Recipe, seed: int = 0) -> Image.Image:
 def render(store: Store, rows: np.ndarray, recipe: Recipe, draws: list) -> list[np.ndarray]:
     """Views of some samples under given draws, as pictures: (n, S, S, 3) uint8 each."""
     inputs = [[store.encoded(row) for row in rows], *(part for view in draws for part in graph.feed(recipe, view))]
-    options = device_options(torch.device("cpu"), threads=1)
-    views = run(graph.build(lambda: inputs, recipe, len(draws), len(rows), **options), store.root)
+    cpu = torch.device("cpu")
+    pipe = graph.build(lambda: inputs, recipe, len(draws), len(rows), **device_options(cpu, threads=1))
+    views = run(pipe, store.root, cpu)
     return [as_pixels(view, recipe) for view in views]
 
 

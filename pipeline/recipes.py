@@ -73,4 +73,4 @@ RECIPES = {
 
 
 # What a data set is looked at with where no preset says so; photographs take imagenet128.
-BY_DATA = {"shapes": "shapes64", "fashion-mnist": "gray32", "cifar10": "cifar32", "cifar100": "cifar32", "stl10": "stl64"}
+BY_DATA = {"shapes": "shapes32", "fashion-mnist": "gray32", "cifar10": "cifar32", "cifar100": "cifar32", "stl10": "stl64"}

@@ -17,16 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from errors import UsageError, UserError
+from lock import locked
 
 from . import manifest, pool
 from .atomic import atomic
-from .lock import locked
 from .manifest import Manifest, Split
 from .plan import plan
 from .source import TRAINING, Source
 from .write import Rejection, Written, write_shard
 
 REJECTED = "rejected.jsonl"
+BUSY = "another build is writing here; wait for it, or choose another --out"
 PARTS = re.compile(r"\.?(train|val|unlabeled)-\d{5}\.(tar|idx|npy)(\.tmp)?|\.?(dataset\.json|rejected\.jsonl)(\.tmp)?")
 
 
@@ -58,7 +59,7 @@ def build(
     """
     start = time.perf_counter()
     recipe = _recipe(source, seed)
-    with locked(out):
+    with locked(out, BUSY):
         if not overwrite and (found := _finished(out, recipe)):
             return Built(found, (), 0.0, fresh=False)
         clear(out)

@@ -5,6 +5,7 @@ Names that begin with a dot are passed over. Files are taken by their extension;
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -44,7 +45,9 @@ def source(src: Path, encoding: Encoding, seed: int, val: float | None, unlabele
         val = DEFAULT_VAL if val is None else val
         classes, splits = _class_folders(src, images, val, seed)
     ignored = len(listed) - sum(map(len, splits.values()))
-    recipe = {"val": val, "unlabeled": unlabeled}
+    # The names of the files are part of what was asked for: with other images in the folder, a finished set is not it.
+    names = hashlib.sha256("\0".join(images).encode(errors="surrogateescape")).hexdigest()
+    recipe = {"val": val, "unlabeled": unlabeled, "files": names[:16]}
     return Source("folder", classes, splits, partial(read_file, src), encoding, recipe, ignored)
 
 

@@ -14,6 +14,7 @@ from .atomic import atomic
 
 FILE = "dataset.json"
 FORMAT = 1
+WITHOUT_SOURCE = ("shapes", "fashion-mnist")  # sets that need no images of the user
 
 
 @dataclass(frozen=True)
@@ -53,19 +54,25 @@ def load(directory: Path) -> Manifest:
     """Reads the manifest of the set in ``directory``; raises UsageError if there is none, UserError if it is damaged."""
     path = directory / FILE
     if not directory.is_dir():
-        raise UsageError(f"{directory}: no such shard set; build it with `make shards DATA={directory.name}`")
+        raise UsageError(f"{directory}: no such data set; make it with `{how_to_make(directory)}`")
     try:
         fields = json.loads(path.read_bytes())
         if fields["format"] != FORMAT:
             raise UserError(f"{path}: format {fields['format']}, this program reads {FORMAT}; build the set again")
         return _parse(fields)
     except FileNotFoundError:
-        raise UsageError(
-            f"{directory}: no {FILE} here, so the set is missing or unfinished; build it with `make shards DATA={directory.name}`"
-        ) from None
+        how = how_to_make(directory)
+        raise UsageError(f"{directory}: no {FILE} here, so the set is missing or unfinished; make it with `{how}`") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"{path}: damaged ({reason}); build the set again with `--overwrite`") from None
+
+
+def how_to_make(directory: Path) -> str:
+    """The command that makes the set in ``directory``."""
+    if directory.name in WITHOUT_SOURCE:
+        return f"make shards DATA={directory.name}"
+    return f"make shards DATA=folder SRC=/path/to/images OUT={directory}"
 
 
 def save(manifest: Manifest, directory: Path) -> None:

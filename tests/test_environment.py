@@ -37,7 +37,7 @@ def test_with_an_environment_it_runs_there(tmp_path):
     assert result.stdout == f"in the environment: {program} --presets\n"
 
 
-def test_the_mission_command_runs_by_a_bare_python(tmp_path):
+def test_a_bare_python_runs_it_in_this_repositorys_environment(tmp_path):
     """Where this repository's own environment is set up."""
     import pytest
 

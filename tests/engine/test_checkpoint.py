@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from engine import checkpoint
+from errors import UserError
 
 WEIGHTS = {"encoder.a": torch.arange(6.0).reshape(2, 3), "n": torch.tensor(3)}
 
@@ -49,12 +50,19 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, name, damage
     assert saved.path.name == "step-1"
 
 
+def test_going_back_forgets_what_came_after(tmp_path):
+    for step in (1, 2, 3):
+        put(tmp_path, step, keep=3)
+    checkpoint.forget_after(tmp_path, 1)
+    assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-1"]
+
+
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device", "trainer.pt")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UserError, match="No space"):
         put(tmp_path, 1)
     assert list(tmp_path.iterdir()) == []
 

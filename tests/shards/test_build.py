@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from errors import UsageError, UserError
+from lock import locked
 from shards import manifest, shapes
 from shards.decode import Rejected
-from shards.lock import locked
 from shards.order import permutation
 from shards.plan import SHARD_BYTES, shard_count
 from shards.source import Raw, Sample, Source
@@ -194,7 +194,7 @@ def test_leftovers_of_an_unfinished_build_go_and_other_files_stay(tmp_path, quie
 
 
 def test_a_second_build_into_the_directory_stops(tmp_path, quietly):
-    with locked(tmp_path), pytest.raises(UserError, match="another build"):
+    with locked(tmp_path, "busy"), pytest.raises(UserError, match="another build"):
         quietly(numbered(5), tmp_path)
 
 

@@ -299,3 +299,11 @@ def test_one_bad_image_in_few_fails_the_build(tmp_path, quietly):
     put(tmp_path / "src", "a/bad.jpg", data=b"bad")
     with pytest.raises(UserError, match="1 of 21 images are bad"):
         quietly(folder.source(tmp_path / "src", KEEP, 0, 0.0, unlabeled=False), tmp_path / "out", max_rejected=0.01)
+
+
+def test_other_files_are_another_set(tmp_path):
+    """So that a finished set is not taken for that of a folder which has changed; where the folder lies does not matter."""
+    for root, extra in (("a", []), ("b", []), ("c", ["cat/9.jpg"])):
+        put(tmp_path / root, "cat/0.jpg", "dog/0.jpg", *extra)
+    first, same, other = (listing(tmp_path / root)[0].recipe["files"] for root in "abc")
+    assert first == same != other

@@ -18,8 +18,10 @@ def test_round_trip_gives_the_same_bytes(shapes_set, tmp_path):
 
 
 def test_a_missing_or_unfinished_set_says_what_to_type(tmp_path):
-    for directory in (tmp_path, tmp_path / "none"):
-        with pytest.raises(UsageError, match=f"{directory}: .*make shards DATA={directory.name}"):
+    (tmp_path / "imagenet").mkdir()
+    for name, command in (("imagenet", "DATA=folder SRC=.* OUT=.*imagenet"), ("none", "DATA=folder"), ("shapes", "DATA=shapes`")):
+        directory = tmp_path / name
+        with pytest.raises(UsageError, match=f"{directory}: .*make shards {command}"):
             manifest.load(directory)
 
 

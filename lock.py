@@ -1,4 +1,4 @@
-"""One build a directory at a time."""
+"""One process at a time in a directory: a build in a shard set, a training in a run."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from errors import UserError
 
 
 @contextmanager
-def locked(directory: Path) -> Iterator[None]:
+def locked(directory: Path, busy: str) -> Iterator[None]:
     """Creates ``directory`` and holds it; the kernel lets go when the process ends, however it ends.
 
-    The empty ``.lock`` stays behind: removing it would let two builds hold two files of that name.
+    The empty ``.lock`` stays behind: removing it would let two processes hold two files of that name.
+
+    Raises:
+        UserError: another process holds it; ``busy`` says what it is and what to do.
     """
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"{directory}: another build is writing here; wait for it, or choose another --out") from None
+            raise UserError(f"{directory}: {busy}") from None
         yield
