@@ -14,7 +14,7 @@ import torch
 from engine import checkpoint
 
 ROOT = Path(__file__).parent.parent
-SMALL = ("--gpus", "0", "--preset", "fashion-mnist", "--batch-size", "16", "--amp", "off")
+SMALL = ("--gpus", "0", "--preset", "demo", "--batch-size", "16", "--amp", "bf16")  # a recipe with colour, in half precision
 
 
 def command(program, *arguments):
@@ -22,7 +22,7 @@ def command(program, *arguments):
 
 
 def run(program, *arguments, cwd, code=0):
-    result = subprocess.run(command(program, *arguments), cwd=cwd, capture_output=True, text=True, check=False, timeout=240)
+    result = subprocess.run(command(program, *arguments), cwd=cwd, capture_output=True, text=True, check=False, timeout=280)
     assert result.returncode == code, result.stdout + result.stderr
     return result
 
@@ -77,6 +77,14 @@ def test_same_seed_same_loss(undisturbed, photo_set, tmp_path):
     assert same_weights(tmp_path / "runs" / "again", undisturbed)
 
 
+def test_float32_too(photo_set, tmp_path):
+    for name in ("one", "two"):
+        train(photo_set, name, "--steps", "21", "--amp", "off", cwd=tmp_path)
+    one, two = (tmp_path / "runs" / name for name in ("one", "two"))
+    assert losses(one) == losses(two)
+    assert same_weights(one, two)
+
+
 def test_another_seed_another_loss(undisturbed, photo_set, tmp_path):
     train(photo_set, "other", "--steps", "45", "--seed", "1", cwd=tmp_path)
     assert losses(tmp_path / "runs" / "other") != losses(undisturbed)
@@ -117,7 +125,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(undisturbed, photo_set, tmp
     assert same_weights(tmp_path / "runs" / "cut", undisturbed)
 
 
-@pytest.mark.parametrize("seconds", [0.0])
+@pytest.mark.parametrize("seconds", [0.0, 0.3, 0.7])
 def test_killed_equals_undisturbed(undisturbed, photo_set, tmp_path, seconds):
     """SIGKILL after a checkpoint has appeared: the rerun ends with the same bits."""
     kill_at_random(photo_set, tmp_path, seconds)
@@ -127,7 +135,7 @@ def test_killed_equals_undisturbed(undisturbed, photo_set, tmp_path, seconds):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seconds", [0.1, 0.3, 0.5, 0.9, 1.3, 1.9])
+@pytest.mark.parametrize("seconds", [0.05, 0.1, 0.2, 0.4, 0.5, 0.6, 0.8, 0.9, 1.1, 1.3, 1.6, 1.9])
 def test_killed_at_many_moments_equals_undisturbed(undisturbed, photo_set, tmp_path, seconds):
     test_killed_equals_undisturbed(undisturbed, photo_set, tmp_path, seconds)
 
@@ -147,6 +155,46 @@ def kill_at_random(data, cwd, seconds):
 def test_a_finished_run_says_so(undisturbed, photo_set):
     result = train(photo_set, "whole", "--steps", "45", cwd=undisturbed.parent.parent)
     assert "is finished" in result.stdout
+
+
+def test_going_back_to_an_earlier_checkpoint_leaves_the_later_ones_behind(undisturbed, photo_set, tmp_path):
+    train(photo_set, "back", "--steps", "45", "--save-every", "13", cwd=tmp_path)
+    back = tmp_path / "runs" / "back"
+    train(
+        photo_set, "back", "--steps", "45", "--resume", "runs/back/checkpoints/step-45", cwd=tmp_path
+    )  # finished: nothing to do
+    remove(back / "checkpoints" / "step-45")
+    train(photo_set, "back", "--steps", "45", "--resume", "runs/back/checkpoints/step-39", cwd=tmp_path)
+    assert same_weights(back, undisturbed)
+
+
+def test_two_processes_do_not_share_a_run(photo_set, tmp_path):
+    from lock import locked
+
+    with locked(tmp_path / "runs" / "busy", "held by the test"):
+        result = train(photo_set, "busy", "--steps", "1", cwd=tmp_path, code=1)
+    assert "another process trains here" in result.stderr
+
+
+def test_another_machine_is_a_warning(photo_set, tmp_path):
+    train(photo_set, "moved", "--steps", "4", "--save-every", "2", cwd=tmp_path)
+    remove(tmp_path / "runs" / "moved" / "checkpoints" / "step-4")
+    file = tmp_path / "runs" / "moved" / "checkpoints" / "step-2" / "trainer.pt"
+    state = torch.load(file, weights_only=True)
+    state["machine"]["threads"] = "64"
+    torch.save(state, file)
+    result = train(photo_set, "moved", "--steps", "4", cwd=tmp_path)
+    assert "warning: threads was 64 and is 1" in result.stdout
+
+
+def test_the_same_command_on_another_day_goes_on(photo_set, tmp_path):
+    arguments = ("--data", photo_set, *SMALL, "--steps", "2")
+    run("train.py", *arguments, cwd=tmp_path)
+    (today,) = (tmp_path / "runs").iterdir()
+    yesterday = today.rename(today.with_name(f"{today.name[:-10]}2020-01-01"))
+    assert f"{yesterday.name} is finished" in run("train.py", *arguments, cwd=tmp_path).stdout
+    run("train.py", *arguments, "--seed", "1", cwd=tmp_path)
+    assert today.exists()
 
 
 def test_changed_options_are_refused_by_name(undisturbed, photo_set):
