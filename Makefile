@@ -30,6 +30,7 @@ $(READY): requirements.txt requirements-dev.txt
 
 demo: $(READY)  ## Learn from generated images in minutes: shapes, training, probes, pictures
 	$(PY) -m shards build shapes --out data/shapes
+	$(PY) -m shards preview data/shapes
 	$(PY) train.py --data shapes --preset demo --gpus 0 --run demo
 	$(PY) eval.py --probe linear,knn --run demo --gpus 0
 	$(PY) -m pipeline.preview data/shapes --out runs/demo/pairs.png
@@ -68,6 +69,7 @@ bench: $(READY)  ## Time what this machine does
 	$(PY) -m shards build shapes --out data/shapes
 	$(PY) -m bench.loader
 	$(PY) -m bench.step
+	$(PY) -m bench.nce
 
 gpu-check:  ## Run what needs a GPU with PYTHON=…: no set-up, no network; says what it skipped and why
 	$(PYTHON) -m bench.gpu_check
