@@ -49,6 +49,11 @@ def explain(error: Exception) -> tuple[str, int]:
     return f"unexpected {type(error).__name__}: {first} (run again with --debug for the traceback)", 1
 
 
+def warn(message: str) -> None:
+    """One line for something that went wrong and was mended."""
+    print(f"warning: {message}", file=sys.stderr)
+
+
 def fail(program: str, message: str, code: int) -> NoReturn:
     print(f"{program}: {' '.join(message.splitlines())}", file=sys.stderr)
     sys.exit(code)

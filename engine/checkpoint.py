@@ -11,7 +11,6 @@ import os
 import pickle
 import re
 import shutil
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from errors import UserError
+from errors import UserError, warn
 
 DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError)
 
@@ -110,6 +109,6 @@ def loadable(root: Path) -> Iterator[Checkpoint]:
         try:
             checkpoint = load(path)
         except DAMAGE as error:
-            warnings.warn(f"{path} is damaged ({first_line(error)}); using the checkpoint before it", stacklevel=3)
+            warn(f"{path} is damaged ({first_line(error)}); using the checkpoint before it")
             continue
         yield checkpoint

@@ -128,7 +128,7 @@ def machine(device: torch.device) -> dict[str, str]:
     """What decides the last bits of a computation, beside what is computed."""
     cuda = device.type == "cuda"
     return {
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a plain string, or no checkpoint that holds it would load
         "processor": torch.cuda.get_device_name(device) if cuda else torch.backends.cpu.get_cpu_capability(),
         "threads": str(torch.get_num_threads()),
     }

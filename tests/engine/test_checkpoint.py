@@ -37,15 +37,15 @@ def test_the_last_few_are_kept_and_the_newest_is_by_number(tmp_path):
 
 @pytest.mark.parametrize("name", ["model.safetensors", "trainer.pt", "config.json"])
 @pytest.mark.parametrize("damage", ["truncated", "empty", "missing"])
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, name, damage):
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, capsys, name, damage):
     put(tmp_path, 1)
     file = put(tmp_path, 2) / name
     if damage == "missing":
         file.unlink()
     else:
         file.write_bytes(file.read_bytes()[: 0 if damage == "empty" else -8])
-    with pytest.warns(UserWarning, match="step-2 is damaged"):
-        saved = checkpoint.latest(tmp_path)
+    saved = checkpoint.latest(tmp_path)
+    assert "step-2 is damaged" in capsys.readouterr().err
     assert saved is not None
     assert saved.path.name == "step-1"
 
