@@ -63,8 +63,8 @@ def main(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read by run_app
 ) -> None:
     if one:
-        form, *shape = one.split(",")
-        print(json.dumps(measure(form, *map(int, shape))))
+        form, *numbers = one.split(",")
+        print(json.dumps(measure(form, *map(int, numbers))))
         return
     print(f"{describe()}, {torch.get_num_threads()} threads; median of {REPEATS}")
     print(f"{'B':>6}{'L':>4}{'R':>6}" + "".join(f"{form + ' s':>14}{form + ' MB':>14}" for form in FORMS))
