@@ -1,5 +1,6 @@
 """The Makefile's own words; what its targets run is tested elsewhere."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -24,7 +25,9 @@ TARGETS = [
 
 
 def make(*arguments):
-    return subprocess.run(["make", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    """As typed in a shell, and not as a part of the `make test` that may be running this."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    return subprocess.run(["make", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_make_alone_lists_the_targets_with_a_line_each():
