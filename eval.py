@@ -116,7 +116,7 @@ def main(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read by run_app
 ) -> None:
     console = make_console()
-    names = probes.split(",")
+    names = [name.strip() for name in probes.split(",")]
     if unknown := [name for name in names if name not in PROBES]:
         raise UsageError(f"--probe {unknown[0]}: there is no such probe; there are {', '.join(PROBES)}")
     directory = runs.run_path(run) if run else runs.latest_run()

@@ -15,6 +15,7 @@ import engine.environment  # noqa: F401 - first: runs this command in .venv wher
 
 import json
 import math
+import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -167,7 +168,7 @@ def log(trainer: Trainer, rate: float, logs: Logs, progress: Progress) -> None:
 
 def check_finite(loss: float, step: int) -> None:
     if not math.isfinite(loss):
-        raise UserError(f"the loss is {loss} at step {step}; the last checkpoint is good: try a lower --lr with another --run")
+        raise UserError(f"the loss is {loss} at step {step}, and is in no checkpoint; try a lower --lr with another --run")
 
 
 def save(trainer: Trainer, run: Path) -> None:
@@ -178,8 +179,8 @@ def save(trainer: Trainer, run: Path) -> None:
 
 def check_positive(options: dict[str, float | None]) -> None:
     for name, value in options.items():
-        if value is not None and value <= 0:
-            raise UsageError(f"{name} {value:g}: is not positive")
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"{name} {value:g}: is not positive and finite")
 
 
 def configure(preset: str, samples: int, changes: dict[str, Any]) -> Preset:
@@ -227,7 +228,7 @@ def main(
     steps: Annotated[int | None, typer.Option(help="Length of the run in steps, instead.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Global batch.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, order and views.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of weights, order and views.")] = 0,
     amp: Annotated[str, typer.Option(help="auto, bf16, fp16 or off.")] = "auto",
     resume: Annotated[str, typer.Option(help="auto, never, or a checkpoint's directory.")] = "auto",
     save_every: Annotated[str, typer.Option(help="Steps (500) or minutes (30m) between checkpoints.")] = "10m",
@@ -238,6 +239,8 @@ def main(
     if presets:
         print_presets(make_console())
         return
+    if steps and epochs:
+        raise UsageError("--steps and --epochs: both say how long the run is; give one")
     check_positive({"--batch-size": batch_size, "--epochs": epochs, "--lr": lr, "--steps": steps})
     due, where, path = SaveTimer(save_every), place(gpus), runs.data_path(data)
     manifest = manifests.load(path)
@@ -258,7 +261,7 @@ def train(trainer: Trainer, run: Path, resume: str, due: SaveTimer, console: Con
     if saved:
         trainer.load(saved)
     if trainer.step >= trainer.config.steps:
-        console.print(f"{run} is finished: {trainer.step:,} steps. Next: python eval.py --probe linear --run {run}")
+        console.print(f"{run} is finished: {trainer.step:,} steps. {next_command(trainer, run)}")
         return
     stop = Stop()
     with locked(run, "another process trains here; wait for it, or give another --run"):
@@ -272,7 +275,12 @@ def train(trainer: Trainer, run: Path, resume: str, due: SaveTimer, console: Con
     if stop.code is not None:
         console.print(f"stopped and saved at step {trainer.step:,}; the same command goes on from there")
         raise typer.Exit(stop.code)
-    console.print(f"done: {run}. Next: python eval.py --probe linear --run {run}")
+    console.print(f"done: {run}. {next_command(trainer, run)}")
+
+
+def next_command(trainer: Trainer, run: Path) -> str:
+    command = f"Next: python eval.py --probe linear --run {shlex.quote(str(run))}"
+    return command if trainer.loader.manifest.classes else f"{command} --data NAME, with a set that has labels"
 
 
 def announce(saved: checkpoint.Checkpoint, trainer: Trainer, console: Console) -> None:

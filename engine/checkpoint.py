@@ -25,6 +25,10 @@ from errors import UserError, warn
 DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError)
 
 
+TRAINER = {"step"}  # what every reader needs of a checkpoint
+CONFIG = {"data", "settings", "seed"}
+
+
 class Checkpoint(NamedTuple):
     """What a directory holds: weights by plain module names, the trainer's state, the run's configuration."""
 
@@ -84,7 +88,7 @@ def forget_after(root: Path, step: int) -> None:
 
 def steps(root: Path) -> list[Path]:
     """The checkpoints of a run, newest first."""
-    found = [path for path in root.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
+    found = [path for path in root.glob("step-*") if re.fullmatch(r"step-\d+", path.name) and path.is_dir()]
     return sorted(found, key=lambda path: int(path.name[5:]), reverse=True)
 
 
@@ -96,7 +100,11 @@ def load(path: Path) -> Checkpoint:
     """
     weights = load_file(path / "model.safetensors")
     trainer = torch.load(path / "trainer.pt", map_location="cpu", weights_only=True)
-    return Checkpoint(path, weights, trainer, json.loads((path / "config.json").read_text()))
+    config = json.loads((path / "config.json").read_text())
+    for name, part, keys in (("trainer.pt", trainer, TRAINER), ("config.json", config, CONFIG)):
+        if not isinstance(part, dict) or not part.keys() >= keys:
+            raise ValueError(f"{name} is not what was saved")
+    return Checkpoint(path, weights, trainer, config)
 
 
 def latest(root: Path) -> Checkpoint | None:
@@ -109,6 +117,6 @@ def loadable(root: Path) -> Iterator[Checkpoint]:
         try:
             checkpoint = load(path)
         except DAMAGE as error:
-            warn(f"{path} is damaged ({first_line(error)}); using the checkpoint before it")
+            warn(f"{path} is damaged ({first_line(error)}): passed over for the one before it, if there is one")
             continue
         yield checkpoint

@@ -8,14 +8,17 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+FILE = "metrics.jsonl"
+PROMISED = {"step", "loss", "loss_1t5", "loss_1t7", "loss_5t5", "linear_top1", "mlp_top1"}
+
 
 class Logs:
     """Appends to the record in ``directory``; on resuming, what was logged after the checkpoint is dropped first."""
 
     def __init__(self, directory: Path, resumed_at: int) -> None:
-        path = directory / "metrics.jsonl"
-        rows = path.read_text().splitlines(keepends=True) if path.exists() else []
-        path.write_text("".join(row for row in rows if known_before(row, resumed_at)))
+        path = directory / FILE
+        rows = [row for row in read_rows(directory) if row["step"] <= resumed_at]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         self.file = path.open("a", buffering=1)
         self.board = SummaryWriter(str(directory), purge_step=resumed_at + 1 if resumed_at else None)
 
@@ -30,9 +33,16 @@ class Logs:
         self.board.close()
 
 
-def known_before(row: str, step: int) -> bool:
-    """Whether a line is whole and at most at ``step``: a killed process may leave half a line."""
+def read_rows(directory: Path) -> list[dict[str, Any]]:
+    """The rows of a run's record; a line that is no whole row, as a power cut may leave, is passed over."""
+    path = directory / FILE
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    return [row for row in map(parse, lines) if row.keys() >= PROMISED]
+
+
+def parse(line: str) -> dict[str, Any]:
     try:
-        return bool(json.loads(row)["step"] <= step)
-    except (ValueError, KeyError):
-        return False
+        row = json.loads(line)
+    except ValueError:
+        return {}
+    return row if isinstance(row, dict) else {}

@@ -44,7 +44,13 @@ def encoder_config(config: dict[str, Any]) -> EncoderConfig:
 
 
 def data_path(data: str) -> Path:
-    """A path, or data/NAME for a name."""
+    """A path, or data/NAME for a name.
+
+    Raises:
+        UsageError: for an empty name.
+    """
+    if not data.strip():
+        raise UsageError("--data: give the name of a data set in data/, or a path")
     path = Path(data)
     return path if "/" in data or path.is_dir() else Path("data") / data
 
@@ -53,14 +59,28 @@ def default_run(data: Path, config: Config) -> Path:
     """The run that the same command began on whatever day, or one named by data, preset and today's date."""
     stem = f"{data.name}-{config.preset}-"
     for run in sorted(RUNS.glob(f"{stem}????-??-??"), reverse=True):
-        path = run / "config.json"
-        if path.exists() and not differences(config.as_dict(), json.loads(path.read_text())):
+        if not differences(config.as_dict(), read_config(run)):
             return run
     return RUNS / f"{stem}{date.today().isoformat()}"
 
 
+def read_config(run: Path) -> dict[str, Any]:
+    """A run's configuration; empty if there is none to be read, which equals no other."""
+    try:
+        found = json.loads((run / "config.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def run_path(run: str) -> Path:
-    """A path, or runs/NAME for a name."""
+    """A path, or runs/NAME for a name.
+
+    Raises:
+        UsageError: that names no directory of its own.
+    """
+    if not run.strip() or not run.isprintable() or Path(run).name in ("", ".."):
+        raise UsageError(f"--run {run!r}: give a name, as in my-run, or the path of a directory")
     return Path(run) if "/" in run else RUNS / run
 
 
@@ -87,7 +107,7 @@ def newest_checkpoint(run: Path) -> checkpoint.Checkpoint:
         raise UsageError(f"{run}: no run with a checkpoint here; train one with `python train.py --run {run.name}`")
     saved = checkpoint.latest(run / "checkpoints")
     if saved is None:
-        raise UserError(f"{run}: none of its checkpoints can be read")
+        raise UserError(f"{run}: none of its checkpoints can be read; start anew with another --run")
     return saved
 
 
@@ -137,7 +157,7 @@ def machine(device: torch.device) -> dict[str, str]:
 def check_same(run: Path, own: dict[str, Any], saved: dict[str, Any]) -> None:
     if changed := differences(own, saved):
         names = ", ".join(changed)
-        raise UsageError(f"{run}: was started with another {names}; repeat its options to go on, or give another --run")
+        raise UsageError(f"{run}: was started with other values of {names}; repeat its options to go on, or give another --run")
 
 
 def differences(own: dict[str, Any], saved: dict[str, Any]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import matplotlib
@@ -10,6 +9,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+from engine.logs import read_rows
 from errors import UsageError
 
 TERMS = {"loss_1t5": "1→5", "loss_1t7": "1→7", "loss_5t5": "5→5"}
@@ -22,18 +22,17 @@ def draw_curve(run: Path) -> Path:
     Raises:
         UsageError: the run has logged nothing.
     """
-    log = run / "metrics.jsonl"
-    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    rows = read_rows(run)
     if not rows:
         raise UsageError(f"{run}: has no metrics.jsonl to draw; name a run with --run")
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     steps = [row["step"] for row in rows]
     for name, label in TERMS.items():
-        left.plot(steps, [row[name] for row in rows], label=label)
+        left.plot(steps, [row[name] for row in rows], label=label, marker="." if len(rows) < 5 else None)
     left.set(title="NCE losses: how hard views are to match", xlabel="step", ylabel="nats (lower is better)")
     for name, label in ACCURACIES.items():
         if rows[0][name] is not None:
-            right.plot(steps, [100 * row[name] for row in rows], label=label)
+            right.plot(steps, [100 * row[name] for row in rows], label=label, marker="." if len(rows) < 5 else None)
     right.set(title="Online probes on augmented training views", xlabel="step", ylabel="top-1, %")
     for axes in (left, right):
         axes.grid(alpha=0.3)

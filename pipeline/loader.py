@@ -80,7 +80,7 @@ class TwoViewLoader:
 
     def check(self) -> None:
         if self.batch < 2 or self.batch % self.world:
-            raise UsageError(f"batch size {self.batch}: must be at least 2 and divisible by the {self.world} ranks")
+            raise UsageError(f"batch size {self.batch}: must be at least 2 and divisible by the number of ranks, {self.world}")
         if len(self) == 0:
             raise UsageError(
                 f"{self.root}: {len(self.store)} samples in {'+'.join(self.splits)} are less than one batch of {self.batch}; "

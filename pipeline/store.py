@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import mmap
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from errors import UsageError, UserError
-from shards.index import load_index
+from shards.index import key_of, load_index
 from shards.manifest import Manifest, Shard
+
+PNG = b"\x89PNG\r\n\x1a\n"
+OTHERS = (b"\xff\xd8\xff", b"RIFF")  # JPEG, WebP
 
 
 class Store:
@@ -32,6 +36,10 @@ class Store:
         index = np.concatenate(indices)
         self.offset, self.length = index["offset"], index["size"]
         self.labels = index["label"].astype(np.int64)
+        if self.labels.max(initial=-1) >= len(manifest.classes):
+            raise UserError(
+                f"{root}: a label is {self.labels.max()}, and there are {len(manifest.classes)} classes; {mend(root)}"
+            )
         self.sizes = np.stack([index["width"], index["height"]], 1)
         self.maps: dict[int, np.ndarray] = {}
 
@@ -39,26 +47,60 @@ class Store:
         return len(self.labels)
 
     def encoded(self, sample: int) -> np.ndarray:
-        """The bytes of an image, (size,) uint8, still in the page cache: nothing is copied."""
+        """The bytes of an image, (size,) uint8, still in the page cache: nothing is copied.
+
+        Raises:
+            UserError: they are damaged, as far as that can be seen without decoding; names shard and key.
+        """
         shard = int(np.searchsorted(self.starts, sample, "right")) - 1
+        path = self.root / self.files[shard]
         if shard not in self.maps:
-            self.maps[shard] = map_file(self.root / self.files[shard])
-        return self.maps[shard][self.offset[sample] : self.offset[sample] + self.length[sample]]
+            self.maps[shard] = map_file(path)
+        data = self.maps[shard][self.offset[sample] : self.offset[sample] + self.length[sample]]
+        if not is_whole(data):
+            key = key_of(path.with_suffix(".idx"), sample - int(self.starts[shard]))
+            raise UserError(f"{path}: the image of sample {key} is damaged; {mend(self.root)}")
+        return data
 
 
 def shards_of(manifest: Manifest, split: str, root: Path) -> tuple[Shard, ...]:
     if split not in manifest.splits:
-        raise UsageError(f"{root}: there is no split '{split}' here, but {', '.join(manifest.splits)}")
+        raise UsageError(f"{root}: there is no split '{split}' here, but {', '.join(manifest.splits) or 'none at all'}")
     return manifest.splits[split].shards
 
 
 def read_index(root: Path, shard: Shard) -> np.ndarray:
-    index = load_index((root / shard.file).with_suffix(".npy"))
+    path = root / shard.file
+    found = path.stat().st_size if path.exists() else 0
+    if found != shard.bytes:
+        raise UserError(f"{path}: has {found:,} bytes, and {shard.bytes:,} by dataset.json; {mend(root)}")
+    index = load_index(path.with_suffix(".npy"))
     if len(index) != shard.samples:
-        raise UserError(
-            f"{root / shard.file}: its index counts {len(index)} samples and dataset.json {shard.samples}; {mend(root)}"
-        )
+        raise UserError(f"{path}: its index counts {len(index)} samples, and dataset.json {shard.samples}; {mend(root)}")
     return index
+
+
+def is_whole(data: np.ndarray) -> bool:
+    """Whether an encoded image may be given to DALI 2.4, whose PNG decoder can end the process on a damaged file.
+
+    A PNG carries checksums, which are compared at about a microsecond a kilobyte. Of JPEG and WebP only the first bytes are seen:
+    their decoders report most damage, and cannot know of the rest.
+    """
+    head = data[:8].tobytes()
+    return png_is_whole(data.tobytes()) if head == PNG else head.startswith(OTHERS)
+
+
+def png_is_whole(data: bytes) -> bool:
+    """Walks the chunks: length, kind, contents and the CRC of the last two."""
+    at = len(PNG)
+    while at + 12 <= len(data):
+        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
+        if zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            return False
+        if data[at + 4 : at + 8] == b"IEND":
+            return True
+        at = end + 4
+    return False
 
 
 def map_file(path: Path) -> np.ndarray:

@@ -20,9 +20,7 @@ from .atomic import atomic
 from .preview import contact_sheet
 from .registry import Options
 
-app = typer.Typer(
-    help="Image collections to WebDataset shards.", add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False
-)
+app = typer.Typer(help="Image collections to WebDataset shards.", add_completion=False, pretty_exceptions_enable=False)
 console = Console()
 SetDirectory = Annotated[Path, typer.Argument(help="Directory of a shard set, such as data/shapes.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -44,6 +42,8 @@ def build(
     debug: Debug = False,  # noqa: ARG001 - run_app looks for it
 ) -> None:
     """Turn a collection of images into a shard set."""
+    if out == Path():
+        raise UsageError("--out: give the set a directory of its own")
     out = out or Path("data") / name
     source = registry.source(name, Options(seed, src, size, quality, val, unlabeled))
     if src and out.resolve().is_relative_to(src.resolve()):

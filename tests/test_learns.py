@@ -19,6 +19,7 @@ def in_clone(tmp_path, monkeypatch):
     for name in ("train.py", "eval.py", "errors.py", "lock.py", "shards", "pipeline", "model", "engine", "evaluation"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OMP_NUM_THREADS")  # one thread is for many short tests; these train alone, and for minutes
     return tmp_path
 
 

@@ -157,6 +157,24 @@ def test_a_finished_run_says_so(undisturbed, photo_set):
     assert "is finished" in result.stdout
 
 
+def test_a_damaged_record_is_no_obstacle(undisturbed, photo_set, tmp_path):
+    """Half a line, as a power cut leaves, and lines that are no rows; and a broken run beside it."""
+    train(photo_set, "cut", "--steps", "45", "--save-every", "13", cwd=tmp_path)
+    cut = tmp_path / "runs" / "cut"
+    remove(cut / "checkpoints" / "step-45")
+    with (cut / "metrics.jsonl").open("ab") as file:
+        file.write(b'5\n\xff\xfe\n{"step": 41, "lo')
+    train(photo_set, "cut", "--steps", "45", cwd=tmp_path)
+    assert losses(cut) == losses(undisturbed)
+
+
+def test_a_broken_run_does_not_stop_another(photo_set, tmp_path):
+    broken = tmp_path / "runs" / f"{photo_set.name}-demo-2020-01-01"
+    broken.mkdir(parents=True)
+    (broken / "config.json").write_text("garbage")
+    run("train.py", "--data", photo_set, *SMALL, "--steps", "1", cwd=tmp_path)
+
+
 def test_going_back_to_an_earlier_checkpoint_leaves_the_later_ones_behind(undisturbed, photo_set, tmp_path):
     train(photo_set, "back", "--steps", "45", "--save-every", "13", cwd=tmp_path)
     back = tmp_path / "runs" / "back"
@@ -200,9 +218,9 @@ def test_the_same_command_on_another_day_goes_on(photo_set, tmp_path):
 def test_changed_options_are_refused_by_name(undisturbed, photo_set):
     cwd = undisturbed.parent.parent
     result = train(photo_set, "whole", "--steps", "45", "--lr", "0.5", cwd=cwd, code=2)
-    assert "another lr" in result.stderr
+    assert "other values of lr" in result.stderr
     result = train(photo_set, "whole", "--steps", "45", "--seed", "9", cwd=cwd, code=2)
-    assert "another seed" in result.stderr
+    assert "other values of seed" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -214,6 +232,13 @@ def test_changed_options_are_refused_by_name(undisturbed, photo_set):
         (["--data", "{set}", "--gpus", "-1"], "--gpus"),
         (["--data", "{set}", "--batch-size", "1000"], "96 samples"),
         (["--data", "{set}", "--batch-size", "0"], "not positive"),
+        (["--data", "{set}", "--lr", "nan"], "--lr nan"),
+        (["--data", "{set}", "--epochs", "inf"], "--epochs inf"),
+        (["--data", "{set}", "--seed", "-1"], "--seed"),
+        (["--data", "{set}", "--steps", "2", "--epochs", "3"], "give one"),
+        (["--data", ""], "--data"),
+        (["--data", "{set}", "--run", ""], "--run ''"),
+        (["--data", "{set}", "--run", ".."], "--run '..'"),
         (["--data", "{set}", "--amp", "fp8"], "--amp fp8"),
         (["--data", "{set}", "--save-every", "soon"], "--save-every soon"),
         (["--data", "{set}", "--resume", "/nowhere"], "--resume /nowhere"),

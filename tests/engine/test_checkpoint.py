@@ -10,9 +10,11 @@ from errors import UserError
 
 WEIGHTS = {"encoder.a": torch.arange(6.0).reshape(2, 3), "n": torch.tensor(3)}
 
+CONFIG = {"data": "x", "settings": {}, "seed": 0}
+
 
 def put(root, step, **options):
-    return checkpoint.save(root, step, WEIGHTS, {"step": step}, {"data": "x"}, **options)
+    return checkpoint.save(root, step, WEIGHTS, {"step": step}, CONFIG, **options)
 
 
 def test_round_trip(tmp_path):
@@ -20,12 +22,12 @@ def test_round_trip(tmp_path):
     saved = checkpoint.load(path)
     assert path.name == "step-7"
     assert all(torch.equal(saved.weights[name], WEIGHTS[name]) for name in WEIGHTS)
-    assert (saved.trainer, saved.config) == ({"step": 7}, {"data": "x"})
+    assert (saved.trainer, saved.config) == ({"step": 7}, CONFIG)
 
 
 def test_channels_last_weights_come_back_equal(tmp_path):
     weight = torch.randn(4, 3, 5, 5).to(memory_format=torch.channels_last)
-    path = checkpoint.save(tmp_path, 1, {"w": weight}, {}, {})
+    path = checkpoint.save(tmp_path, 1, {"w": weight}, {"step": 1}, CONFIG)
     assert torch.equal(checkpoint.load(path).weights["w"], weight)
 
 
@@ -55,6 +57,15 @@ def test_going_back_forgets_what_came_after(tmp_path):
         put(tmp_path, step, keep=3)
     checkpoint.forget_after(tmp_path, 1)
     assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-1"]
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "3", "null"])
+def test_a_file_that_loads_but_is_another_is_damage(tmp_path, content):
+    put(tmp_path, 1)
+    (put(tmp_path, 2) / "config.json").write_text(content)
+    saved = checkpoint.latest(tmp_path)
+    assert saved is not None
+    assert saved.path.name == "step-1"
 
 
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
