@@ -119,7 +119,7 @@ def main(
     names = [name.strip() for name in probes.split(",")]
     if unknown := [name for name in names if name not in PROBES]:
         raise UsageError(f"--probe {unknown[0]}: there is no such probe; there are {', '.join(PROBES)}")
-    directory = runs.run_path(run) if run else runs.latest_run()
+    directory = runs.run_path(run) if run is not None else runs.latest_run()
     if curve:
         console.print(f"training curve: {draw_curve(directory)}")
         return

@@ -251,7 +251,7 @@ def main(
     loader = TwoViewLoader(path, splits, RECIPES[settings.recipe], settings.batch, where.rank, where.world, where.device, seed)
     total = steps or max(1, round(settings.epochs * len(loader)))
     config = Config(str(path), name, settings, total, seed, amp, save_every)
-    directory = runs.run_path(run) if run else runs.default_run(path, config)
+    directory = runs.run_path(run) if run is not None else runs.default_run(path, config)
     train(Trainer(config, loader, where), directory, resume, due, make_console(quiet))
 
 
