@@ -7,8 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from model.collectives import Gathering
 from model.encoder import Encoder, EncoderConfig
-from model.nce import CLIP, MultiscaleLoss, multiscale_nce
+from model.nce import CLIP, MultiscaleLoss, score, sources_of
 from model.probe import LinearProbe, MLPProbe, correct, probe_loss
 
 
@@ -42,11 +43,13 @@ class AMDIM(nn.Module):
     def forward(self, x1: Tensor, x2: Tensor, labels: Tensor, locations: Tensor) -> Losses:
         """Losses of two views (B, 3, S, S) of the same images, their labels (B,), and (2, B) source locations of r5 to r5."""
         # Each view is a forward of its own, so that batch statistics are taken per view as in the original.
-        view1, view2 = self.encoder(x1), self.encoder(x2)
-        objective = multiscale_nce(view1, view2, locations, self.clip)
+        view1 = self.encoder(x1)
+        there = Gathering(sources_of(view1, locations[0]))  # travels between ranks while the other view is encoded
+        view2 = self.encoder(x2)
+        objective = score(there, Gathering(sources_of(view2, locations[1])), view1, view2, self.clip)
         # Detached: labels must not reach the encoder.
-        features = torch.cat([view1.r1, view2.r1]).flatten(1).detach()
-        probes, right_linear, right_mlp = self.probe(features, labels.repeat(2))
+        features = torch.stack([view1.r1, view2.r1], 1).flatten(0, 1).flatten(1).detach()
+        probes, right_linear, right_mlp = self.probe(features, labels.repeat_interleave(2))
         labelled = 2 * (labels >= 0).sum()
         return Losses(objective.total + probes, objective, probes, right_linear, right_mlp, labelled)
 

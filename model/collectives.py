@@ -26,29 +26,62 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+class Gathering:
+    """(B, ...) of this rank on its way to all ranks; all hold the same B.
+
+    Autograd runs a graph backwards, so what is computed between the start and ``wait`` hides the collective in both directions:
+    the gradients travel while those of that computation are made.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._work: Any = None
+        self._own: Tensor | None = None
+        self._tensor = _Start.apply(tensor, self) if world() > 1 else tensor
+
+    def wait(self) -> Tensor:
+        """All ranks' tensors in their order: (N, ...)."""
+        gathered: Tensor = _Wait.apply(self._tensor, self) if world() > 1 else self._tensor
+        return gathered
+
+
 def gather(tensor: Tensor) -> Tensor:
-    """(B, ...) of every rank, in their order: (N, ...). All ranks hold the same B."""
-    return _Gather.apply(tensor) if world() > 1 else tensor
+    """(B, ...) of every rank, in their order: (N, ...)."""
+    return Gathering(tensor).wait()
 
 
 def add_up(tensor: Tensor) -> Tensor:
     """The sum of all ranks' tensors."""
-    return _Sum.apply(tensor) if world() > 1 else tensor
+    total: Tensor = _Sum.apply(tensor) if world() > 1 else tensor
+    return total
 
 
-class _Gather(torch.autograd.Function):
+class _Start(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:  # noqa: ARG004
-        tensor = tensor.contiguous()
+    def forward(ctx: Any, tensor: Tensor, gathering: Gathering) -> Tensor:
+        ctx.gathering = gathering
         out = tensor.new_empty(world() * len(tensor), *tensor.shape[1:])
-        dist.all_gather_single(out, tensor)
+        gathering._work = dist.all_gather_single(out, tensor.contiguous(), async_op=True)
         return out
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ARG004
-        own = gradient.new_empty(len(gradient) // world(), *gradient.shape[1:])
-        dist.reduce_scatter_single(own, gradient.contiguous())
-        return own
+    def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, None]:
+        ctx.gathering._work.wait()
+        return ctx.gathering._own, None
+
+
+class _Wait(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gathered: Tensor, gathering: Gathering) -> Tensor:
+        ctx.gathering = gathering
+        gathering._work.wait()
+        return gathered.view_as(gathered)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        gathering = ctx.gathering
+        gathering._own = gradient.new_empty(len(gradient) // world(), *gradient.shape[1:])
+        gathering._work = dist.reduce_scatter_single(gathering._own, gradient.contiguous(), async_op=True)
+        return gradient, None  # stands in for the gradient that ``_Start`` waits for
 
 
 class _Sum(torch.autograd.Function):
@@ -59,5 +92,5 @@ class _Sum(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ARG004
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return _Sum.forward(ctx, gradient)

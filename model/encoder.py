@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.batchnorm import GlobalBatchNorm
+
 SIZES = (32, 64, 128)
 
 
@@ -67,7 +69,7 @@ class Unit(nn.Module):
     def __init__(self, inp: int, out: int, kernel: int, stride: int, use_bn: bool) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inp, out, kernel, stride, bias=False)
-        self.bn = nn.BatchNorm2d(out) if use_bn else nn.Identity()
+        self.bn = GlobalBatchNorm(out) if use_bn else nn.Identity()
         self.conv2 = nn.Conv2d(out, out, 1, bias=False)
         self.kernel, self.stride, self.pad = kernel, stride, out - inp
         nn.init.zeros_(self.conv2.weight)
@@ -87,10 +89,10 @@ class Head(nn.Module):
     def __init__(self, inp: int, embedding: int, use_bn: bool) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inp, embedding, 1, bias=False)
-        self.bn_hidden = nn.BatchNorm2d(embedding) if use_bn else nn.Identity()
+        self.bn_hidden = GlobalBatchNorm(embedding) if use_bn else nn.Identity()
         self.conv2 = nn.Conv2d(embedding, embedding, 1, bias=False)
         self.shortcut = nn.Conv2d(inp, embedding, 1)
-        self.bn_out = nn.BatchNorm2d(embedding)
+        self.bn_out = GlobalBatchNorm(embedding)
         nn.init.zeros_(self.conv2.weight)
         nn.init.uniform_(self.shortcut.weight, -0.01, 0.01)
         with torch.no_grad():
@@ -122,7 +124,7 @@ def trunk_to_7(config: EncoderConfig) -> nn.Sequential:
     else:
         stems = [stem(3, w, 3)] if config.size == 64 else [stem(3, w, 5, 2, 2), stem(w, w, 3)]
         layers = [*stems, block(w, 2 * w, 4, 2, config), block(2 * w, 4 * w, 4, 2, config), block(4 * w, 8 * w, 2, 2, config)]
-    return nn.Sequential(*layers, nn.BatchNorm2d(config.channels) if config.use_bn else nn.Identity())
+    return nn.Sequential(*layers, GlobalBatchNorm(config.channels) if config.use_bn else nn.Identity())
 
 
 class Encoder(nn.Module):
@@ -137,7 +139,7 @@ class Encoder(nn.Module):
         self.to_1 = nn.Sequential(
             block(channels, channels, 3, 1, config),
             Unit(channels, embedding, 3, 1, config.use_bn),
-            nn.BatchNorm2d(embedding),
+            GlobalBatchNorm(embedding),
         )
         self.head_5 = Head(channels, embedding, config.use_bn)
         self.head_7 = Head(channels, embedding, config.use_bn)

@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.batchnorm import GlobalBatchNorm
+from model.collectives import add_up, rank, world
+
 LOGIT_CLIP = 10.0
 LOGIT_PENALTY = 1e-3
 
@@ -17,16 +20,34 @@ class LinearProbe(nn.Linear):
         super().__init__(features, classes)
 
 
+class GlobalDropout(nn.Module):
+    """nn.Dropout of rows (rows, F), with a mask that is drawn for the rows of all ranks and cut.
+
+    The ranks' generators are kept in step, so how many ranks there are does not change the numbers.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        rows, features = x.shape
+        drawn = torch.rand(world() * rows, features, device=x.device)[rank() * rows : (rank() + 1) * rows]
+        return x * (drawn >= self.p) / (1 - self.p)
+
+
 class MLPProbe(nn.Sequential):
     """One hidden layer of 1,024 units with batch normalisation and dropout: logits (B, classes) of features (B, R)."""
 
     def __init__(self, features: int, classes: int, hidden: int = 1024, dropout: float = 0.2) -> None:
         super().__init__(
-            nn.Dropout(dropout),
+            GlobalDropout(dropout),
             nn.Linear(features, hidden, bias=False),
-            nn.BatchNorm1d(hidden),
+            GlobalBatchNorm(hidden),
             nn.ReLU(inplace=True),
-            nn.Dropout(dropout),
+            GlobalDropout(dropout),
             nn.Linear(hidden, classes),
         )
 
@@ -39,13 +60,14 @@ def probe_loss(logits: Tensor, labels: Tensor) -> Tensor:
         labels: (B,) int64; -1 is unlabelled and ignored.
 
     Returns:
-        A sum over labelled samples divided by max(1, their number): 0, and not NaN, where there is none.
+        A sum over labelled samples divided by max(1, their number): 0, and not NaN, where there is none. Over several ranks the
+        number is their mean number, so that the mean loss over ranks is that of the whole batch.
     """
     logits = logits.float()
     labelled = labels >= 0
     clipped = LOGIT_CLIP * torch.tanh(logits / LOGIT_CLIP)
     each = F.cross_entropy(clipped, labels, ignore_index=-1, reduction="none") + LOGIT_PENALTY * logits.square().mean(1)
-    return (each * labelled).sum() / labelled.sum().clamp(min=1)
+    return (each * labelled).sum() / (add_up(labelled.sum()) / world()).clamp(min=1 / world())
 
 
 def correct(logits: Tensor, labels: Tensor) -> Tensor:
