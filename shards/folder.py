@@ -16,11 +16,11 @@ from PIL import Image
 from errors import UsageError
 
 from .decode import FORMATS, Rejected
+from .manifest import DEFAULTS
 from .order import permutation
 from .source import Encoding, Raw, Sample, Source
 
 VAL_NAMES = ("val", "valid", "validation", "test")  # the first that is there is used, the others are ignored
-DEFAULT_VAL = 0.1
 
 Files = dict[str, list[str]]  # class name to paths relative to the source
 
@@ -42,7 +42,7 @@ def source(src: Path, encoding: Encoding, seed: int, val: float | None, unlabele
     elif (val_name := _val_name(images)) is not None:
         classes, splits = _given_splits(src, images, val_name, val)
     else:
-        val = DEFAULT_VAL if val is None else val
+        val = DEFAULTS["val"] if val is None else val
         classes, splits = _class_folders(src, images, val, seed)
     ignored = len(listed) - sum(map(len, splits.values()))
     # The names of the files are part of what was asked for: with other images in the folder, a finished set is not it.

@@ -8,6 +8,7 @@ Offsets come from ``tarfile``, which is right for every kind of tar header; DALI
 from __future__ import annotations
 
 import tarfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -19,9 +20,11 @@ from errors import UserError
 
 from .atomic import atomic
 from .decode import open_image
+from .manifest import how_to_make
 from .source import UNLABELLED
 
-INDEX_DTYPE = np.dtype([("offset", "<i8"), ("size", "<i8"), ("label", "<i4"), ("width", "<i4"), ("height", "<i4")])
+FIELDS = [("offset", "<i8"), ("size", "<i8"), ("label", "<i4"), ("width", "<i4"), ("height", "<i4"), ("crc", "<u4")]
+INDEX_DTYPE = np.dtype(FIELDS)  # of the encoded image: where it lies in the tar, and the CRC-32 of its bytes
 IMAGE_SUFFIXES = ("jpg", "png", "webp")
 VERSION = "v1.2"
 
@@ -48,7 +51,7 @@ def scan(tar: Path) -> list[Entry]:
                 key, _, suffix = info.name.partition(".")
                 samples.setdefault(key, []).append(Member(suffix, info.offset_data, info.size, info.name))
     except tarfile.ReadError as error:
-        raise UserError(f"{tar}: damaged tar file ({error}); build the set again") from None
+        raise UserError(f"{tar}: damaged tar file ({error}); build the set again with `{_again(tar)}`") from None
     return [tuple(members) for members in samples.values()]
 
 
@@ -58,11 +61,12 @@ def rows(tar: Path, entries: list[Entry]) -> NDArray[np.void]:
         return np.array([row(file, entry) for entry in entries], INDEX_DTYPE)
 
 
-def row(file: BinaryIO, entry: Entry) -> tuple[int, int, int, int, int]:
+def row(file: BinaryIO, entry: Entry) -> tuple[int, int, int, int, int, int]:
     """The fields of ``INDEX_DTYPE`` for one sample of an open shard; raises UserError, Rejected or ValueError."""
     member = image_of(entry)
-    width, height = open_image(read_member(file, member)).size
-    return member.offset, member.size, label_of(file, entry), width, height
+    data = read_member(file, member)
+    width, height = open_image(data).size
+    return member.offset, member.size, label_of(file, entry), width, height, zlib.crc32(data)
 
 
 def write_index(tar: Path) -> None:
@@ -85,9 +89,9 @@ def load_index(path: Path) -> NDArray[np.void]:
     try:
         index = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, FileNotFoundError) as error:
-        raise UserError(f"{path}: no readable index ({error}); build the set again with `--overwrite`") from None
+        raise _unreadable(path, error) from None
     if index.dtype != INDEX_DTYPE or index.ndim != 1:
-        raise UserError(f"{path}: not an index of this program; build the set again with `--overwrite`")
+        raise UserError(f"{path}: not an index of this version; build the set again with `{_again(path)}`")
     return index
 
 
@@ -99,7 +103,7 @@ def read_idx(path: Path) -> list[Entry]:
         if head != f"{VERSION} {len(entries)}":
             raise ValueError(f"its first line is {head!r}, with {len(entries)} samples below")
     except (ValueError, FileNotFoundError) as error:
-        raise UserError(f"{path}: no readable index ({error}); build the set again with `--overwrite`") from None
+        raise _unreadable(path, error) from None
     return entries
 
 
@@ -137,6 +141,14 @@ def label_of(file: BinaryIO, entry: Entry) -> int:
     """The class of a sample, -1 when it has none."""
     label = next((member for member in entry if member.suffix == "cls"), None)
     return int(read_member(file, label)) if label else UNLABELLED
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: no readable index ({error}); build the set again with `{_again(path)}`")
+
+
+def _again(path: Path) -> str:
+    return how_to_make(path.parent, overwrite=True)
 
 
 def _parse_line(line: str) -> Entry:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ from errors import UsageError, UserError
 from .atomic import atomic
 
 FILE = "dataset.json"
-FORMAT = 1
+FORMAT = 2  # 2: the indices hold checksums of the images
 WITHOUT_SOURCE = ("shapes", "fashion-mnist")  # sets that need no images of the user
+DEFAULTS = {"seed": 0, "size": 256, "quality": 90, "val": 0.1}
 
 
 @dataclass(frozen=True)
@@ -57,31 +60,64 @@ def load(directory: Path) -> Manifest:
         raise UsageError(f"{directory}: no such data set; make it with `{how_to_make(directory)}`")
     try:
         fields = json.loads(path.read_bytes())
-        if fields["format"] != FORMAT:
-            raise UserError(f"{path}: format {fields['format']}, this program reads {FORMAT}; build the set again")
+        if fields["format"] < FORMAT:
+            again = how_to_make(directory, overwrite=True)
+            raise UserError(f"{directory}: built by an older version of this program; build it again with `{again}`")
+        if fields["format"] > FORMAT:
+            raise UserError(f"{path}: format {fields['format']}, of a newer version of this program, which is needed to read it")
         return _parse(fields)
     except FileNotFoundError:
         how = how_to_make(directory)
         raise UsageError(f"{directory}: no {FILE} here, so the set is missing or unfinished; make it with `{how}`") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"{path}: damaged ({reason}); build the set again with `--overwrite`") from None
+        again = how_to_make(directory, overwrite=True)
+        raise UserError(f"{path}: damaged ({reason}); build the set again with `{again}`") from None
 
 
-def how_to_make(directory: Path) -> str:
-    """The command that makes the set in ``directory``."""
-    if directory.name in WITHOUT_SOURCE:
-        return f"make shards DATA={directory.name}"
-    return f"make shards DATA=folder SRC=/path/to/images OUT={directory}"
+def how_to_make(directory: Path, *, overwrite: bool = False) -> str:
+    """The command that makes the set in ``directory``, with the name and options that what stands there still tells."""
+    name = directory.name if directory.name in WITHOUT_SOURCE else "folder"
+    try:
+        fields = json.loads((directory / FILE).read_bytes())
+        return command(str(fields["name"]), directory, dict(fields["recipe"]), overwrite=overwrite)
+    except (OSError, ValueError, TypeError, KeyError):
+        return command(name, directory, {}, overwrite=overwrite)
+
+
+def command(name: str, directory: Path, recipe: Mapping[str, Any], *, overwrite: bool) -> str:
+    """``make shards …`` as one types it; the place of the images is no part of a recipe, so it stands there as a blank."""
+    words = ["make", "shards", f"DATA={name}"]
+    if name not in WITHOUT_SOURCE:
+        words.append("SRC=/path/to/images")
+    if directory != Path("data") / name:
+        words.append(f"OUT={directory}")
+    options = [
+        f"--{key} {recipe[key]}" for key in ("seed", "size", "quality", "val") if recipe.get(key) not in (None, DEFAULTS[key])
+    ]
+    options += ["--unlabeled"] * bool(recipe.get("unlabeled")) + ["--overwrite"] * overwrite
+    return shlex.join(words + [f"ARGS={' '.join(options)}"] * bool(options))
 
 
 def save(manifest: Manifest, directory: Path) -> None:
     """Writes ``dataset.json`` whole or not at all; equal manifests give equal bytes."""
+    fields = asdict(manifest)
     with atomic(directory / FILE) as file:
-        file.write((json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n").encode())
+        file.write((json.dumps(fields | {"digest": _digest(fields)}, indent=2, sort_keys=True) + "\n").encode())
+
+
+def is_edited(directory: Path) -> bool:
+    """Whether ``dataset.json`` was changed after it was written: a set may be used so, but is not what was built."""
+    fields = json.loads((directory / FILE).read_bytes())
+    return bool(fields.pop("digest", None) != _digest(fields))
+
+
+def _digest(fields: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def _parse(fields: dict[str, Any]) -> Manifest:
+    fields.pop("digest", None)
     splits = {name: _parse_split(split) for name, split in fields.pop("splits").items()}
     mean, std = rgb(fields.pop("mean")), rgb(fields.pop("std"))
     return Manifest(classes=tuple(fields.pop("classes")), mean=mean, std=std, splits=splits, **fields)

@@ -9,9 +9,8 @@ from pathlib import Path
 from errors import UsageError
 
 from . import fashion_mnist, folder, shapes
+from .manifest import DEFAULTS
 from .source import Encoding, Source
-
-FOLDER_SIZE, QUALITY = 256, 90
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,10 @@ def _fashion_mnist(options: Options) -> Source:
 def _folder(options: Options) -> Source:
     if options.src is None:
         raise UsageError("folder needs --src, the directory that holds the images")
-    size = FOLDER_SIZE if options.size is None else options.size
-    encoding = Encoding(size, QUALITY if options.quality is None else options.quality)
+    size, quality = (
+        DEFAULTS[name] if given is None else given for name, given in (("size", options.size), ("quality", options.quality))
+    )
+    encoding = Encoding(int(size), int(quality))
     return folder.source(options.src, encoding, options.seed, options.val, options.unlabeled)
 
 

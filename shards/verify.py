@@ -118,7 +118,7 @@ def _check_idx(tar: Path, entries: list[Entry]) -> list[str]:
 
 
 def _check_rows(tar: Path, entries: Sequence[Entry], rows: NDArray[np.void]) -> list[str]:
-    """The ``.npy`` against what the shard says; names the first sample they differ on."""
+    """The ``.npy`` against what the shard says: images that changed after they were indexed, and the first row that is wrong."""
     path = tar.with_suffix(".npy")
     try:
         stored = index.load_index(path)
@@ -126,8 +126,10 @@ def _check_rows(tar: Path, entries: Sequence[Entry], rows: NDArray[np.void]) -> 
         return [str(error)]
     if len(stored) != len(rows):
         return [f"{path.name}: {len(stored):,} rows, {tar.name} has {len(rows):,} samples"]
-    wrong = np.flatnonzero(stored != rows)
-    if not len(wrong):
-        return []
-    first = wrong[0]
-    return [f"{path.name}: {len(wrong)} rows differ from {tar.name}, first key {key(entries[first])}: {stored[first]}"]
+    where = [name for name in rows.dtype.names or () if name != "crc"]
+    wrong = np.flatnonzero(stored[where] != rows[where])
+    faults = [
+        f"{path.name}: {len(wrong)} rows differ from {tar.name}, first key {key(entries[i])}: {stored[i]}" for i in wrong[:1]
+    ]
+    changed = np.setdiff1d(np.flatnonzero(stored["crc"] != rows["crc"]), wrong)
+    return faults + [f"{tar.name}, key {key(entries[i])}: the image has changed since it was indexed" for i in changed]
