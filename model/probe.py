@@ -63,7 +63,7 @@ def probe_loss(logits: Tensor, labels: Tensor) -> Tensor:
         A sum over labelled samples divided by max(1, their number): 0, and not NaN, where there is none. Over several ranks the
         number is their mean number, so that the mean loss over ranks is that of the whole batch.
     """
-    logits = logits.float()
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     labelled = labels >= 0
     clipped = LOGIT_CLIP * torch.tanh(logits / LOGIT_CLIP)
     each = F.cross_entropy(clipped, labels, ignore_index=-1, reduction="none") + LOGIT_PENALTY * logits.square().mean(1)

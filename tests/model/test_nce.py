@@ -5,6 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.masked import masked_nce
+from bench.nce import plain_nce
 from model import partition_torch
 from model.encoder import Features
 from model.nce import multiscale_nce, nce
@@ -48,6 +50,11 @@ def test_term_equals_naive_with_gradients(B, L, R, scale, seed):
         torch.testing.assert_close(mine, reference, rtol=1e-10, atol=1e-12)
 
 
+def test_the_original_s_masked_form_is_the_same_function():
+    sources, targets = pair(7, 5, 9, 2.0)
+    torch.testing.assert_close(masked_nce(sources, targets), naive(sources, targets, 20.0), rtol=1e-12, atol=1e-13)
+
+
 @pytest.mark.parametrize("clip", [5.0, 20.0, 35.0])
 def test_saturated_scores_stay_exact(clip):
     sources, targets = pair(6, 4, 8, 30.0)
@@ -64,6 +71,34 @@ def test_tiny_losses_do_not_round_to_zero():
     loss, _ = nce(sources.float(), targets.float())
     assert expected < 1e-15
     assert loss.item() == pytest.approx(torch.exp(torch.tensor(-40.0, dtype=torch.float64)).item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("clip", [5.0, 20.0, 35.0])
+@pytest.mark.parametrize(("B", "L", "R"), [(2, 49, 3), (33, 25, 70), (150, 49, 33), (300, 1, 65), (300, 25, 8)])
+@pytest.mark.parametrize("scale", [0.3, 12.0])
+def test_sizes_and_clips_with_gradients(B, L, R, clip, scale):
+    sources, targets = pair(B, L, R, scale)
+    ours, theirs = nce(sources, targets, clip), plain_nce(sources, targets, clip)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+    for mine, reference in zip(*(torch.autograd.grad(sum(value), (sources, targets)) for value in (ours, theirs)), strict=True):
+        assert (mine - reference).norm() <= 1e-10 * reference.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_sums_are_float32_for_narrow_inputs(dtype):
+    """Compared on the rounded inputs, so that what is left is the arithmetic's own error."""
+    sources, targets = (t.detach().to(dtype) for t in pair(64, 25, 96, 1.5))
+    loss, regulariser = nce(sources, targets)
+    expected = plain_nce(sources.double(), targets.double())
+    assert loss.dtype is torch.float32
+    torch.testing.assert_close(torch.stack([loss, regulariser]).double(), torch.stack(expected), rtol=2e-6, atol=0)
+
+
+def test_bfloat16_products_leave_float32_ones_alone():
+    """Within the context oneDNN may round float32 matrices to bfloat16; outside they are exact again."""
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    nce(*(t.bfloat16() for t in pair(4, 2, 8, 1.0)))
+    assert torch.backends.mkldnn.matmul.fp32_precision == before
 
 
 @pytest.mark.parametrize("B", [3, 4, 5, 17])
@@ -156,3 +191,8 @@ def test_scores_are_float32_under_autocast():
     expected, _ = naive(sources.double(), targets.double(), 20.0)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_unknown_implementations_are_refused():
+    with pytest.raises(ValueError, match="give one of auto, torch, triton"):
+        nce(*pair(2, 1, 4, 1.0), implementation="cuda")
