@@ -48,6 +48,8 @@ def build(
     source = registry.source(name, Options(seed, src, size, quality, val, unlabeled))
     if src and out.resolve().is_relative_to(src.resolve()):
         raise UsageError(f"{out}: lies inside --src {src}, whose images it would be listed among; choose another --out")
+    if source.note:
+        report.say(console, source.note)
     total = sum(map(len, source.splits.values()))
     with report.progress(console, f"build {name}", total) as show:
         result = builder.build(

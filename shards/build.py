@@ -8,7 +8,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,11 @@ from .atomic import atomic
 from .manifest import Manifest, Split
 from .plan import plan
 from .source import TRAINING, Source
+from .space import check_space
 from .write import Rejection, Written, write_shard
 
 REJECTED = "rejected.jsonl"
+UNPACKED = ".unpacked"  # what archives hold, while the set is built
 BUSY = "another build is writing here; wait for it, or choose another --out"
 PARTS = re.compile(r"\.?(train|val|unlabeled)-\d{5}\.(tar|idx|npy)(\.tmp)?|\.?(dataset\.json|rejected\.jsonl)(\.tmp)?")
 
@@ -63,14 +65,17 @@ def build(
         if not overwrite and (found := _finished(out, recipe)):
             return Built(found, (), 0.0, fresh=False)
         clear(out)
+        if source.unpack:
+            source = replace(source, read=source.unpack(out / UNPACKED))
         jobs, expected = plan(source, out, seed)
-        _check_space(out, expected)
+        check_space(out, expected)
         written = pool.run(write_shard, jobs, workers, show)
         rejections = tuple(rejection for shard in written for rejection in shard.rejections)
         _save_rejections(out, rejections)
         _check_rejections(out, len(rejections), sum(len(job.samples) for job in jobs), max_rejected)
         result = _manifest(source, recipe, written)
         manifest.save(result, out)
+        shutil.rmtree(out / UNPACKED, ignore_errors=True)
     return Built(result, rejections, time.perf_counter() - start, fresh=True)
 
 
@@ -98,12 +103,6 @@ def _finished(out: Path, recipe: dict[str, Any]) -> Manifest | None:
     if changed:
         raise UsageError(f"{out}: holds a set built otherwise ({', '.join(changed)}); pass --overwrite or another --out")
     return found
-
-
-def _check_space(out: Path, expected: int) -> None:
-    free = shutil.disk_usage(out).free
-    if expected > free:
-        raise UserError(f"{out}: needs about {expected / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; choose another --out")
 
 
 def _save_rejections(out: Path, rejections: Sequence[Rejection]) -> None:

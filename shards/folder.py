@@ -32,7 +32,7 @@ def source(src: Path, encoding: Encoding, seed: int, val: float | None, unlabele
     """
     if not src.is_dir():
         raise UsageError(f"{src}: no such directory; --src is the directory that holds the images")
-    listed = [Path(path).relative_to(src).as_posix() for path in _walk(src)]
+    listed = [Path(path).relative_to(src).as_posix() for path in walk(src)]
     images = [path for path in listed if is_image(path)]
     if not images:
         raise UsageError(f"{src}: no images in it (of {len(listed)} files); --src is the directory that holds the images")
@@ -58,13 +58,15 @@ def is_image(path: str) -> bool:
 
 def read_file(root: Path, sample: Sample) -> Raw:
     """The bytes of one file, whatever is in them; raises Rejected when there is no reading it."""
+    if sample.fault:
+        raise Rejected(sample.fault)
     try:
         return Raw((root / sample.path).read_bytes())
     except OSError as error:
         raise Rejected(f"unreadable: {error.strerror}") from None
 
 
-def _walk(directory: str | Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
+def walk(directory: str | Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
     """Files below ``directory`` in sorted order; links are followed, but not back to a directory one is in."""
     status = Path(directory).stat()
     here = (status.st_dev, status.st_ino)
@@ -76,7 +78,7 @@ def _walk(directory: str | Path, above: frozenset[tuple[int, int]] = frozenset()
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            yield from _walk(entry.path, above | {here})
+            yield from walk(entry.path, above | {here})
         elif entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists()):  # a dead link is worth a complaint
             yield entry.path
 

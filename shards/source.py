@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +16,24 @@ UNLABELLED = -1
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One sample of a source before it is read: the name that finds it there, and its class."""
+    """One sample of a source before it is read: the name that finds it there, and its class.
+
+    ``place`` is where its bytes lie, in whatever numbers the source's ``read`` knows; ``fault`` is why it cannot be stored, if
+    that was seen when it was listed: ``read`` raises it as Rejected.
+    """
 
     path: str
     label: int = UNLABELLED
+    place: tuple[int, ...] = ()
+    fault: str = ""
+
+
+class Samples(Protocol):
+    """What has a length and takes an integer index: a list, or a ``Listing`` where there are millions."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
 
 
 @dataclass(frozen=True)
@@ -45,15 +60,24 @@ class Source:
     """A collection: the samples of each split, and the function that reads one (and raises Rejected for a bad one).
 
     Only the samples of one shard and ``read`` travel to a worker, so ``read`` is a module's function or a ``partial`` of one.
-    The samples need not be a list: whatever has a length and takes an integer index will do, so the names of 14 million
-    images may stay in an array. ``recipe`` holds the options, besides seed and encoding, that change what is written;
-    ``ignored`` counts the files that were seen and passed over.
+    ``recipe`` holds the options, besides seed and encoding, that change what is written; ``ignored`` counts the files that were
+    seen and passed over; ``note`` is a line for the person who builds.
+
+    What cannot be read at random where it lies, such as a compressed archive, has ``unpack``: given a directory, which is removed
+    when the set is finished, it puts there what it needs and returns ``read``. Until then ``read`` is ``unread``.
     """
 
     name: str
     classes: tuple[str, ...]
-    splits: Mapping[str, Sequence[Sample]]
+    splits: Mapping[str, Samples]
     read: Callable[[Sample], Raw]
     encoding: Encoding | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
     ignored: int = 0
+    note: str = ""
+    unpack: Callable[[Path], Callable[[Sample], Raw]] | None = None
+
+
+def unread(sample: Sample) -> Raw:
+    """Stands in for the ``read`` that ``unpack`` returns."""
+    raise RuntimeError(f"{sample.path}: read before its archive was unpacked")
