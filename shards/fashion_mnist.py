@@ -6,20 +6,16 @@ The four IDX files come from ``--src``, else from Debian's package dataset-fashi
 from __future__ import annotations
 
 import gzip
-import hashlib
-import os
 import zlib
 from functools import lru_cache, partial
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import numpy as np
 from numpy.typing import NDArray
 
 from errors import UsageError, UserError
 
-from .atomic import atomic
+from .download import Published, cache, fetch
 from .source import Raw, Sample, Source
 
 CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -35,7 +31,6 @@ MD5 = {
     "t10k-images-idx3-ubyte": "bef4ecab320f06d8554ea6380940ec79",
     "t10k-labels-idx1-ubyte": "bb300cfdad3c16e7a12a480ee83cd310",
 }
-TIMEOUT = 30  # seconds without an answer
 UBYTE = 8  # IDX's type code for unsigned bytes
 
 
@@ -82,23 +77,11 @@ def _find(name: str, src: Path | None) -> Path:
 
 
 def _download(name: str) -> Path:
-    """Fetches a file into the user's cache, and keeps it if it is the published one."""
-    path, address = _downloads() / f"{name}.gz", f"{ADDRESS}/{name}.gz"
-    try:
-        with urlopen(address, timeout=TIMEOUT) as answer:
-            data = answer.read()
-    except (URLError, OSError) as error:
-        raise UserError(
-            f"{address}: no answer ({error}); without a network, `apt install dataset-fashion-mnist`, "
-            "or fetch the four files elsewhere and pass their directory as --src"
-        ) from None
-    if hashlib.md5(data, usedforsecurity=False).hexdigest() != MD5[name]:
-        raise UserError(f"{address}: its MD5 is not the published one; try again, or pass --src")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as file:
-        file.write(data)
-    return path
+    otherwise = (
+        "without a network, `apt install dataset-fashion-mnist`, or fetch the four files elsewhere and pass SRC=/their/directory"
+    )
+    return fetch(Published(f"{ADDRESS}/{name}.gz", MD5[name]), _downloads(), otherwise)
 
 
 def _downloads() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "amdim" / "fashion-mnist"
+    return cache("fashion-mnist")

@@ -16,7 +16,8 @@ from .atomic import atomic
 
 FILE = "dataset.json"
 FORMAT = 2  # 2: the indices hold checksums of the images
-WITHOUT_SOURCE = ("shapes", "fashion-mnist")  # sets that need no images of the user
+WITHOUT_SOURCE = ("shapes", "fashion-mnist", "cifar10", "cifar100", "stl10")  # sets that are made or can be fetched
+PUBLISHED = (*WITHOUT_SOURCE, "imagenet", "places205")
 DEFAULTS = {"seed": 0, "size": 256, "quality": 90, "val": 0.1}
 
 
@@ -77,7 +78,7 @@ def load(directory: Path) -> Manifest:
 
 def how_to_make(directory: Path, *, overwrite: bool = False) -> str:
     """The command that makes the set in ``directory``, with the name and options that what stands there still tells."""
-    name = directory.name if directory.name in WITHOUT_SOURCE else "folder"
+    name = directory.name if directory.name in PUBLISHED else "folder"
     try:
         fields = json.loads((directory / FILE).read_bytes())
         return command(str(fields["name"]), directory, dict(fields["recipe"]), overwrite=overwrite)

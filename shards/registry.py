@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from errors import UsageError
 
-from . import fashion_mnist, folder, shapes
+from . import cifar, fashion_mnist, folder, imagenet, places205, shapes, stl10
 from .manifest import DEFAULTS
 from .source import Encoding, Source
 
@@ -44,18 +45,49 @@ def _fashion_mnist(options: Options) -> Source:
     return fashion_mnist.source(options.src)
 
 
+def _cifar(name: str, options: Options) -> Source:
+    return cifar.source(name, options.src)
+
+
+def _stl10(options: Options) -> Source:
+    return stl10.source(options.src)
+
+
+def _imagenet(options: Options) -> Source:
+    return imagenet.source(_required("imagenet", options, "the archives, folders or parquet files"), _encoding(options))
+
+
+def _places205(options: Options) -> Source:
+    return places205.source(_required("places205", options, "the images and their two tables"), _encoding(options))
+
+
 def _folder(options: Options) -> Source:
+    src = _required("folder", options, "the images")
+    return folder.source(src, _encoding(options), options.seed, options.val, options.unlabeled)
+
+
+def _required(name: str, options: Options, what: str) -> Path:
     if options.src is None:
-        raise UsageError("folder needs --src, the directory that holds the images")
+        raise UsageError(f"{name} needs --src, the directory that holds {what}")
+    return options.src
+
+
+def _encoding(options: Options) -> Encoding:
     size, quality = (
         DEFAULTS[name] if given is None else given for name, given in (("size", options.size), ("quality", options.quality))
     )
-    encoding = Encoding(int(size), int(quality))
-    return folder.source(options.src, encoding, options.seed, options.val, options.unlabeled)
+    return Encoding(int(size), int(quality))
 
+
+PHOTOGRAPHS = frozenset({"src", "size", "quality"})
 
 SOURCES: dict[str, tuple[Callable[[Options], Source], frozenset[str]]] = {
     "shapes": (_shapes, frozenset()),
     "fashion-mnist": (_fashion_mnist, frozenset({"src"})),
-    "folder": (_folder, frozenset({"src", "size", "quality", "val", "unlabeled"})),
+    "cifar10": (partial(_cifar, "cifar10"), frozenset({"src"})),
+    "cifar100": (partial(_cifar, "cifar100"), frozenset({"src"})),
+    "stl10": (_stl10, frozenset({"src"})),
+    "imagenet": (_imagenet, PHOTOGRAPHS),
+    "places205": (_places205, PHOTOGRAPHS),
+    "folder": (_folder, PHOTOGRAPHS | {"val", "unlabeled"}),
 }

@@ -132,5 +132,7 @@ def test_a_module_run_from_the_shell(tmp_path):
 
 
 def test_every_source_is_reachable_by_name():
-    assert set(registry.SOURCES) == {"shapes", "fashion-mnist", "folder"}
+    assert set(registry.SOURCES) == {
+        *("shapes", "fashion-mnist", "folder", "imagenet", "places205", "cifar10", "cifar100", "stl10"),
+    }
     assert registry.source("shapes", registry.Options(seed=5)).classes == shapes.CLASSES
