@@ -21,7 +21,7 @@ def test_round_trip_gives_the_same_bytes(shapes_set, tmp_path):
 def test_a_missing_or_unfinished_set_says_what_to_type(tmp_path):
     (tmp_path / "imagenet").mkdir()
     for name, command in (
-        ("imagenet", "DATA=folder SRC=.* OUT=.*imagenet"),
+        ("imagenet", "DATA=imagenet SRC=.* OUT=.*imagenet"),
         ("none", "DATA=folder"),
         ("shapes", "DATA=shapes OUT=.*shapes`"),
     ):
