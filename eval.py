@@ -2,6 +2,7 @@
 
     python eval.py --probe linear                    # the latest run, on the data it was trained on
     python eval.py --probe linear,knn --run NAME
+    python eval.py --import-amdim-public FILE.pth --out runs/imported    # a checkpoint of the original becomes a run
 
 Trains each probe on the frozen features of the training split and reports top-1 on the whole validation split, beside the same
 encoder at random initialisation and the image's own pixels. Writes eval-<probe>.json into the run.
@@ -14,6 +15,7 @@ import engine.environment  # noqa: F401 - first: runs this command in .venv wher
 # isort: split
 
 import json
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,9 +26,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from engine import precision, runs
+from engine import imports, precision, runs
 from engine.checkpoint import Checkpoint
-from engine.console import make_console
+from engine.console import make_console, start_table
 from engine.launch import place
 from errors import UsageError, run_app
 from evaluation.curve import draw_curve
@@ -96,6 +98,17 @@ def write(path: Path, result: dict[str, object]) -> None:
     temporary.replace(path)
 
 
+def import_original(file: Path, out: str | None, console: Console) -> None:
+    """Writes a run from a checkpoint of amdim-public and says what to type next."""
+    if out is None:
+        raise UsageError(f"--import-amdim-public {file}: say where its run goes, as in --out runs/imported")
+    directory = runs.run_path(out, "--out")
+    found = imports.import_run(file, directory)
+    start_table(imports.summary(file, found), console)
+    name = shlex.quote(str(directory))
+    console.print(f"written: {directory}. Next: python eval.py --probe linear --run {name} --data NAME", soft_wrap=True)
+
+
 def show(results: list[dict[str, object]], console: Console) -> None:
     table = Table("top-1", *(str(result["probe"]) for result in results))
     for key, title in zip(CONTENDERS, TITLES, strict=True):
@@ -113,9 +126,18 @@ def main(
     data: Annotated[str | None, typer.Option(help="A shard set.", show_default="what the run was trained on")] = None,
     gpus: Annotated[int | None, typer.Option(help="0 is the CPU.", show_default="one if there is one")] = None,
     curve: Annotated[bool, typer.Option("--curve", help="Draw the training curve into the run instead.")] = False,
+    imported: Annotated[
+        Path | None, typer.Option("--import-amdim-public", help="A file of amdim-public to make a run of.")
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="The run that an import makes.")] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read by run_app
 ) -> None:
     console = make_console()
+    if out is not None and imported is None:
+        raise UsageError("--out: says where an import goes; give --import-amdim-public FILE with it")
+    if imported is not None:
+        import_original(imported, out, console)
+        return
     names = [name.strip() for name in probes.split(",")]
     if unknown := [name for name in names if name not in PROBES]:
         raise UsageError(f"--probe {unknown[0]}: there is no such probe; there are {', '.join(PROBES)}")
@@ -124,7 +146,7 @@ def main(
         console.print(f"training curve: {draw_curve(directory)}")
         return
     saved = runs.newest_checkpoint(directory)
-    where = runs.data_path(data or saved.config["data"])
+    where = runs.data_of(saved, data)
     started = time.perf_counter()
     features = extract(saved, where, place(gpus).device)
     shared = time.perf_counter() - started

@@ -18,7 +18,6 @@ import math
 import shlex
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,10 +28,11 @@ from torch import Tensor
 
 from engine import checkpoint, precision, runs
 from engine.console import Progress, make_console, print_presets, start_table
+from engine.initial import start_from
 from engine.launch import Place, place
 from engine.logs import Logs
 from engine.meter import Meter
-from engine.presets import PRESETS, Preset, default_preset
+from engine.presets import configure, default_preset
 from engine.runs import Config
 from engine.saves import SaveTimer
 from engine.schedule import learning_rate
@@ -183,18 +183,6 @@ def check_positive(options: dict[str, float | None]) -> None:
             raise UsageError(f"{name} {value:g}: is not positive and finite")
 
 
-def configure(preset: str, samples: int, changes: dict[str, Any]) -> Preset:
-    """The preset with the command line's changes.
-
-    A preset's batch is cut to fit a small data set; a batch that was asked for is taken at its word.
-    """
-    if preset not in PRESETS:
-        raise UsageError(f"--preset {preset}: there is no such preset; there are {', '.join(PRESETS)}")
-    settings = PRESETS[preset]
-    asked = {name: value for name, value in changes.items() if value is not None}
-    return replace(settings, **{"batch": max(2, min(settings.batch, samples // 2))} | asked)
-
-
 def summary(trainer: Trainer, run: Path) -> list[tuple[str, str]]:
     """The start-up table: what will be trained on what, and how."""
     config, loader, preset = trainer.config, trainer.loader, trainer.config.settings
@@ -231,6 +219,7 @@ def main(
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of weights, order and views.")] = 0,
     amp: Annotated[str, typer.Option(help="auto, bf16, fp16 or off.")] = "auto",
     resume: Annotated[str, typer.Option(help="auto, never, or a checkpoint's directory.")] = "auto",
+    init: Annotated[str | None, typer.Option(help="A run, or a checkpoint's directory, whose weights to start from.")] = None,
     save_every: Annotated[str, typer.Option(help="Steps (500) or minutes (30m) between checkpoints.")] = "10m",
     presets: Annotated[bool, typer.Option("--presets", help="Print the presets and exit.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
@@ -250,7 +239,7 @@ def main(
     settings = configure(name, samples, {"batch": batch_size, "epochs": epochs, "lr": lr})
     loader = TwoViewLoader(path, splits, RECIPES[settings.recipe], settings.batch, where.rank, where.world, where.device, seed)
     total = steps or max(1, round(settings.epochs * len(loader)))
-    config = Config(str(path), name, settings, total, seed, amp, save_every)
+    config = Config(str(path), name, settings, total, seed, amp, save_every, init)
     directory = runs.run_path(run) if run is not None else runs.default_run(path, config)
     train(Trainer(config, loader, where), directory, resume, due, make_console(quiet))
 
@@ -260,6 +249,7 @@ def train(trainer: Trainer, run: Path, resume: str, due: SaveTimer, console: Con
     saved = runs.find_start(run, trainer.config, resume)
     if saved:
         trainer.load(saved)
+    source = None if saved or trainer.config.init is None else start_from(trainer.model, trainer.config.init)
     if trainer.step >= trainer.config.steps:
         console.print(f"{run} is finished: {trainer.step:,} steps. {next_command(trainer, run)}")
         return
@@ -270,6 +260,8 @@ def train(trainer: Trainer, run: Path, resume: str, due: SaveTimer, console: Con
         start_table(summary(trainer, run), console)
         if saved:
             announce(saved, trainer, console)
+        if source:
+            console.print(f"starting from the weights of {source.path}")
         with Progress(trainer.config.steps, console) as progress:
             fit(trainer, run, progress, stop, due)
     if stop.code is not None:

@@ -8,8 +8,9 @@ split that the probe was not shown.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
+from errors import UsageError
 from model.encoder import EncoderConfig
 
 
@@ -90,6 +91,18 @@ BY_DATA = {
     "cifar100": "cifar10-large",
     "stl10": "stl10",
 }
+
+
+def configure(preset: str, samples: int, changes: dict[str, Any]) -> Preset:
+    """The preset with the command line's changes.
+
+    A preset's batch is cut to fit a small data set; a batch that was asked for is taken at its word.
+    """
+    if preset not in PRESETS:
+        raise UsageError(f"--preset {preset}: there is no such preset; there are {', '.join(PRESETS)}")
+    settings = PRESETS[preset]
+    asked = {name: value for name, value in changes.items() if value is not None}
+    return replace(settings, **{"batch": max(2, min(settings.batch, samples // 2))} | asked)
 
 
 def default_preset(data: str, gpu: bool) -> str:

@@ -31,6 +31,7 @@ class Config:
     seed: int
     amp: str
     save_every: str
+    init: str | None = None  # the weights that it started from; whoever goes on with the run has them already
 
     def as_dict(self) -> dict[str, Any]:
         fields = json.loads(json.dumps(asdict(self)))  # tuples become lists, as they will in the file
@@ -55,6 +56,15 @@ def data_path(data: str) -> Path:
     return path if "/" in data or path.is_dir() else Path("data") / data
 
 
+def data_of(saved: checkpoint.Checkpoint, data: str | None) -> Path:
+    """The shard set that was asked for, or else the one that a checkpoint was trained on."""
+    if data is None and not saved.config["data"]:
+        raise UsageError(
+            f"{saved.path}: was imported and has no data set of its own; name one with labels, as in --data imagenet"
+        )
+    return data_path(saved.config["data"] if data is None else data)
+
+
 def default_run(data: Path, config: Config) -> Path:
     """The run that the same command began on whatever day, or one named by data, preset and today's date."""
     stem = f"{data.name}-{config.preset}-"
@@ -73,14 +83,14 @@ def read_config(run: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def run_path(run: str) -> Path:
+def run_path(run: str, option: str = "--run") -> Path:
     """A path, or runs/NAME for a name.
 
     Raises:
         UsageError: that names no directory of its own.
     """
     if not run.strip() or not run.isprintable() or Path(run).name in ("", ".."):
-        raise UsageError(f"--run {run!r}: give a name, as in my-run, or the path of a directory")
+        raise UsageError(f"{option} {run!r}: give a name, as in my-run, or the path of a directory")
     return Path(run) if "/" in run else RUNS / run
 
 
@@ -127,21 +137,27 @@ def find_start(run: Path, config: Config, resume: str) -> checkpoint.Checkpoint 
         if saved and resume == "never":
             raise UsageError(f"{run}: holds a run already; give another --run, or leave out --resume never to continue it")
     else:
-        saved = read(Path(resume))
+        saved = read(Path(resume), "--resume")
     if saved:
+        check_whole(saved)
         check_same(run, config.as_dict(), saved.config)
     return saved
 
 
-def read(path: Path) -> checkpoint.Checkpoint:
+def read(path: Path, option: str) -> checkpoint.Checkpoint:
     if not re.fullmatch(r"step-\d+", path.name) or not path.is_dir():
-        raise UsageError(
-            f"--resume {path}: no checkpoint there; give auto, never, or a directory like runs/NAME/checkpoints/step-500"
-        )
+        words = "auto, never, or " if option == "--resume" else ""
+        raise UsageError(f"{option} {path}: no checkpoint there; give {words}a directory like runs/NAME/checkpoints/step-500")
     try:
         return checkpoint.load(path)
     except checkpoint.DAMAGE as error:
         raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
+
+
+def check_whole(saved: checkpoint.Checkpoint) -> None:
+    """That there is more than weights, as in an imported checkpoint."""
+    if "optimizer" not in saved.trainer:
+        raise UsageError(f"{saved.path}: holds weights alone, no run to go on with; give --init {saved.path} and another --run")
 
 
 def machine(device: torch.device) -> dict[str, str]:

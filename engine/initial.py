@@ -1,0 +1,59 @@
+"""The weights that a run starts from, where it does not start at random: ``--init``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor
+
+from engine import runs
+from engine.checkpoint import Checkpoint
+from errors import UsageError, UserError, warn
+from model import AMDIM
+
+
+def start_from(model: AMDIM, init: str) -> Checkpoint:
+    """Loads the encoder of a run or checkpoint into ``model``, and of the parts beside it those that fit; warns of the others.
+
+    Raises:
+        UsageError: there is no such checkpoint, or its encoder is another one; names the fields.
+        UserError: it cannot be read.
+    """
+    saved = find(init)
+    check_encoder(saved, asdict(model.encoder.config))
+    own = model.state_dict()
+    parts = dict.fromkeys(part_of(name) for name in own)
+    anew = [part for part in parts if shapes(own, part) != shapes(saved.weights, part)]
+    if "encoder" in anew:
+        raise UserError(f"{saved.path}: its weights are not those of the encoder in its config.json; take another checkpoint")
+    if anew:
+        warn(f"{saved.path}: has no {' and no '.join(anew)} of the shapes needed here: started anew")
+    fitting = {name: tensor for name, tensor in saved.weights.items() if part_of(name) in parts and part_of(name) not in anew}
+    model.load_state_dict(own | fitting)
+    return saved
+
+
+def find(init: str) -> Checkpoint:
+    """The checkpoint that is meant: itself, or a run's newest."""
+    path = runs.run_path(init, "--init")
+    if path.is_file():
+        raise UsageError(
+            f"--init {init}: is a file, not a run; one of amdim-public becomes a run with "
+            f"`python eval.py --import-amdim-public {init} --out runs/imported`"
+        )
+    return runs.read(path, "--init") if path.name.startswith("step-") else runs.newest_checkpoint(path)
+
+
+def check_encoder(saved: Checkpoint, own: dict[str, Any]) -> None:
+    theirs = saved.config["settings"]["encoder"]
+    if changed := [f"{name} {theirs.get(name)}, here {value}" for name, value in own.items() if theirs.get(name) != value]:
+        raise UsageError(f"--init {saved.path}: has another encoder ({'; '.join(changed)}); take the --preset it was made with")
+
+
+def part_of(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def shapes(weights: dict[str, Tensor], part: str) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in weights.items() if part_of(name) == part}
