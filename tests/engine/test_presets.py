@@ -13,7 +13,10 @@ def test_encoder_and_recipe_agree_on_the_size(name):
     assert preset.schedule in ("cosine", "step")
 
 
-@pytest.mark.parametrize("data", ["shapes", "fashion-mnist", "cifar10", "cifar100", "stl10", "imagenet", "places205", "my-microscope"])
+NAMES = ["shapes", "fashion-mnist", "cifar10", "cifar100", "stl10", "imagenet", "places205", "my-microscope"]
+
+
+@pytest.mark.parametrize("data", NAMES)
 @pytest.mark.parametrize("gpu", [True, False])
 def test_every_data_set_has_a_preset(data, gpu):
     assert default_preset(data, gpu) in PRESETS
