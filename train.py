@@ -145,7 +145,7 @@ def fit(trainer: Trainer, run: Path, progress: Progress, stop: Stop, due: SaveTi
     while trainer.step < steps and stop.code is None:
         asked = time.perf_counter()
         views, locations = next(batches)
-        label, locations = (t.to(trainer.device, non_blocking=True) for t in (views.label, locations))
+        label, locations = (send(t, trainer.device) for t in (views.label, locations))
         trainer.meter.data_s += time.perf_counter() - asked
         rate = trainer.learning_rate
         trainer.meter.add(trainer.update(views.x1, views.x2, label, locations))
@@ -155,6 +155,11 @@ def fit(trainer: Trainer, run: Path, progress: Progress, stop: Stop, due: SaveTi
             save(trainer, run)
     save(trainer, run)
     logs.close()
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """To the device without waiting for it, which takes pinned memory."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def log(trainer: Trainer, rate: float, logs: Logs, progress: Progress) -> None:

@@ -1,0 +1,80 @@
+"""The training loop on CUDA, without a GPU: types, devices, and no wait for the GPU but at log steps.
+
+``session.py`` runs ``train.fit`` itself on fake tensors. What it cannot see: values; kernels' own limits on shapes and types;
+memory layouts; streams and events, and so the loader's side of the loop; moving a module to the device, as modules are made
+there; and waits outside torch's operators, such as in a library that calls the driver itself. `make gpu-check` is for those.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.cpp_extension import include_paths
+
+from engine.precision import ASKED
+
+HERE = Path(__file__).parent
+LOG_EVERY = 3
+HEALTHY = [f"{preset},{amp},none" for preset in ("fashion-mnist", "imagenet-small", "imagenet-large") for amp in ASKED]
+FAULTS = {  # what is done to a trainer: what it raises, in which functions of ours, after how many steps
+    "host_buffer": ("FakeTensorDeviceMismatchError", ["update", "forward", "forward"], 0),
+    "host_meter": ("FakeTensorDeviceMismatchError", ["add"], 1),
+    "item": ("DataDependentOutputException", ["update", "hook", "<lambda>"], 0),
+    "branch": ("DataDependentOutputException", ["update", "forward", "hook", "<lambda>"], 0),
+    "mask": ("DynamicOutputShapeException", ["update", "forward", "probe", "hook", "<lambda>"], 0),
+    "copy_in_backward": ("HostCopy", ["update", "hook"], 0),
+    "unpinned": ("HostCopy", ["update", "hook", "<lambda>"], 0),
+    "unfused": ("DataDependentOutputException", ["update"], 0),
+}
+
+
+def obstacle():
+    """Why there can be no fake device here, or None."""
+    if torch.version.cuda:
+        return "this torch is built with CUDA, which a fake device would collide with; `make gpu-check` runs the real one"
+    pinned = next(line for line in (HERE.parents[1] / "requirements.txt").read_text().splitlines() if line.startswith("torch=="))
+    if torch.__version__.partition("+")[0] != pinned.removeprefix("torch=="):
+        return f"torch {torch.__version__} is not the pinned one, whose private interfaces the fake device leans on"
+    return None if shutil.which("g++") else "there is no g++ to build the fake device with"
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """What became of each case; all in one process, as most of the time is torch's import."""
+    if reason := obstacle():
+        pytest.skip(reason)
+    shim = tmp_path_factory.mktemp("shim") / "shim.so"
+    build = ["g++", "-std=c++20", "-shared", "-fPIC", *(f"-I{path}" for path in include_paths()), HERE / "shim.cpp", "-o", shim]
+    subprocess.run(build, check=True)
+    cases = [*HEALTHY, *(f"fashion-mnist,fp16,{fault}" for fault in FAULTS)]
+    command = [sys.executable, HERE / "session.py", shim, str(LOG_EVERY), *cases]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return dict(zip(cases, map(json.loads, done.stdout.splitlines()), strict=True))
+
+
+@pytest.mark.parametrize("case", HEALTHY)
+def test_nothing_waits_for_the_gpu_before_the_first_log_step(results, case):
+    """There, reading the losses is the one thing that fake tensors cannot do."""
+    found = results[case]
+    assert (found["raised"], found["where"]) == ("DataDependentOutputException", ["log", "read"]), found
+    assert found["steps"] == LOG_EVERY
+
+
+@pytest.mark.parametrize("case", HEALTHY)
+def test_types_and_devices(results, case):
+    found, dtype = results[case], ASKED[case.split(",")[1]]
+    assert found["computes_in"] == str(dtype or torch.float32)
+    assert found["gradients"] == found["optimizer"] == ["cuda:0 torch.float32"]
+    assert found["without_gradient"] == 0
+    assert found["scaled"] == (dtype is torch.float16)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_are_seen_where_they_are(results, fault):
+    found = results[f"fashion-mnist,fp16,{fault}"]
+    assert (found["raised"], found["where"], found["steps"]) == FAULTS[fault], found
