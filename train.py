@@ -26,7 +26,7 @@ import typer
 from rich.console import Console
 from torch import Tensor
 
-from engine import checkpoint, precision, runs
+from engine import adam, checkpoint, precision, runs, summary
 from engine.console import Progress, make_console, print_presets, start_table
 from engine.initial import start_from
 from engine.launch import Place, place
@@ -50,19 +50,14 @@ PRETRAIN_SPLITS = ("train", "unlabeled")
 class Trainer:
     """A model, its optimizer and its loader, and where they stand."""
 
-    def __init__(self, config: Config, loader: TwoViewLoader, where: Place) -> None:
+    def __init__(self, config: Config, loader: TwoViewLoader, where: Place, kernel: str = "torch") -> None:
         preset = config.settings
         torch.manual_seed(config.seed)
         classes = len(loader.manifest.classes)
         model = AMDIM(preset.encoder, classes, preset.clip).to(where.device)
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = torch.optim.Adam(
-            self.model.parameters(),
-            lr=preset.lr,
-            betas=(preset.beta1, preset.beta2),
-            weight_decay=preset.weight_decay,
-            fused=True,
-        )
+        self.adam = adam.make(kernel, self.model.parameters(), preset, where.device)
+        self.optimizer = self.adam.optimizer
         self.config, self.loader, self.device = config, loader, where.device
         self.precision = precision.choose(config.amp, where.device)
         self.scaler = self.precision.scaler(where.device)
@@ -77,7 +72,7 @@ class Trainer:
             x1, x2 = x1.float(), x2.float()
         with self.precision.autocast(self.device):
             losses = self.model(x1, x2, label, locations)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         self.scaler.scale(losses.total).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -95,7 +90,7 @@ class Trainer:
             rng["cuda"] = torch.cuda.get_rng_state(self.device)
         return {
             "step": self.step,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": adam.state_dict(self.optimizer),
             "scaler": self.scaler.state_dict(),
             "loader": self.loader.state_dict(),
             "meter": self.meter.state_dict(),
@@ -106,7 +101,7 @@ class Trainer:
     @property
     def machine(self) -> dict[str, str]:
         """What the last bits of the numbers depend on, beside the configuration."""
-        return runs.machine(self.device) | {"precision": str(self.precision.dtype)}
+        return runs.machine(self.device) | {"precision": str(self.precision.dtype), "optimizer": self.adam.kernel}
 
     def load(self, saved: checkpoint.Checkpoint) -> None:
         """Continues exactly where ``saved`` was.
@@ -118,7 +113,7 @@ class Trainer:
         self.loader.load_state_dict(state["loader"])
         self.model.load_state_dict(saved.weights)
         self.step = state["step"]
-        self.optimizer.load_state_dict(state["optimizer"])
+        adam.load_state_dict(self.optimizer, state["optimizer"])
         if state["scaler"]:  # empty where there was nothing to scale
             self.scaler.load_state_dict(state["scaler"])
         self.meter.load_state_dict(state["meter"])
@@ -188,24 +183,10 @@ def check_positive(options: dict[str, float | None]) -> None:
             raise UsageError(f"{name} {value:g}: is not positive and finite")
 
 
-def summary(trainer: Trainer, run: Path) -> list[tuple[str, str]]:
-    """The start-up table: what will be trained on what, and how."""
-    config, loader, preset = trainer.config, trainer.loader, trainer.config.settings
-    count = sum(p.numel() for p in trainer.model.encoder.parameters())
-    encoder = preset.encoder
-    dtype = str(trainer.precision.dtype or torch.float32).removeprefix("torch.")
-    return [
-        ("run", str(run)),
-        ("data", f"{config.data}: {len(loader.store):,} images of {'+'.join(loader.splits)}, recipe {preset.recipe}"),
-        (
-            "preset",
-            f"{config.preset}: {encoder.size} px, w {encoder.width}, R {encoder.embedding}, d {encoder.depth}, {count:,} weights",
-        ),
-        ("length", f"{config.steps:,} steps of {preset.batch} images, {config.steps / len(loader):.2f} epochs"),
-        ("device", f"{trainer.device}, {torch.get_num_threads()} threads, channels-last"),
-        ("precision", f"{dtype} ({trainer.precision.reason}); weights, statistics and scores float32"),
-        ("optimizer", f"Adam, torch's fused kernel; lr {preset.lr:g}, {preset.warmup} warm-up, {preset.schedule}"),
-    ]
+def announce_plan(trainer: Trainer, run: Path, console: Console) -> None:
+    weights = sum(weight.numel() for weight in trainer.model.encoder.parameters())
+    rows = summary.plan(run, trainer.config, trainer.loader, weights)
+    start_table(rows + summary.means(trainer.device, trainer.precision, trainer.adam), console)
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -223,6 +204,7 @@ def main(
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of weights, order and views.")] = 0,
     amp: Annotated[str, typer.Option(help="auto, bf16, fp16 or off.")] = "auto",
+    kernel: Annotated[str, typer.Option("--adam", help="Whose fused Adam: torch or apex.")] = "torch",
     resume: Annotated[str, typer.Option(help="auto, never, or a checkpoint's directory.")] = "auto",
     init: Annotated[str | None, typer.Option(help="A run, or a checkpoint's directory, whose weights to start from.")] = None,
     save_every: Annotated[str, typer.Option(help="Steps (500) or minutes (30m) between checkpoints.")] = "10m",
@@ -246,7 +228,7 @@ def main(
     total = steps or max(1, round(settings.epochs * len(loader)))
     config = Config(str(path), name, settings, total, seed, amp, save_every, init)
     directory = runs.run_path(run) if run is not None else runs.default_run(path, config)
-    train(Trainer(config, loader, where), directory, resume, due, make_console(quiet))
+    train(Trainer(config, loader, where, kernel), directory, resume, due, make_console(quiet))
 
 
 def train(trainer: Trainer, run: Path, resume: str, due: SaveTimer, console: Console) -> None:
@@ -262,7 +244,7 @@ def train(trainer: Trainer, run: Path, resume: str, due: SaveTimer, console: Con
     with locked(run, "another process trains here; wait for it, or give another --run"):
         checkpoint.forget_after(run / "checkpoints", trainer.step)
         (run / "config.json").write_text(json.dumps(trainer.config.as_dict(), indent=2) + "\n")
-        start_table(summary(trainer, run), console)
+        announce_plan(trainer, run, console)
         if saved:
             announce(saved, trainer, console)
         if source:

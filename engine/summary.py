@@ -1,0 +1,40 @@
+"""The start-up table: what will be trained on what, and which implementation serves each operation that has several."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from engine.adam import Adam
+from engine.precision import Precision
+from engine.runs import Config
+
+if TYPE_CHECKING:
+    from pipeline import TwoViewLoader
+
+Row = tuple[str, str]
+
+
+def plan(run: Path, config: Config, loader: TwoViewLoader, weights: int) -> list[Row]:
+    """What will be trained on what; ``weights`` are the encoder's."""
+    preset, encoder = config.settings, config.settings.encoder
+    sizes = f"{encoder.size} px, w {encoder.width}, R {encoder.embedding}, d {encoder.depth}, {weights:,} weights"
+    return [
+        ("run", str(run)),
+        ("data", f"{config.data}: {len(loader.store):,} images of {'+'.join(loader.splits)}, recipe {preset.recipe}"),
+        ("preset", f"{config.preset}: {sizes}"),
+        ("length", f"{config.steps:,} steps of {preset.batch} images, {config.steps / len(loader):.2f} epochs"),
+        ("schedule", f"lr {preset.lr:g}, {preset.warmup} warm-up, {preset.schedule}"),
+    ]
+
+
+def means(device: torch.device, precision: Precision, adam: Adam) -> list[Row]:
+    """How: one row for each operation that more than one implementation can serve, and why this one does."""
+    dtype = str(precision.dtype or torch.float32).removeprefix("torch.")
+    return [
+        ("device", f"{device}, {torch.get_num_threads()} threads, channels-last"),
+        ("precision", f"{dtype} ({precision.reason}); weights, statistics and scores float32"),
+        ("optimizer", f"Adam, {adam.kernel} ({adam.reason})"),
+    ]

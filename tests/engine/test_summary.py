@@ -1,0 +1,38 @@
+"""The start-up table: every operation with several implementations has its row, with the one that was taken and why."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+
+from engine import adam, precision, summary
+from engine.presets import PRESETS
+from engine.runs import Config
+
+CPU = torch.device("cpu")
+
+
+class Loader:
+    store, splits = range(1000), ("train",)
+
+    def __len__(self):
+        return 10
+
+
+def test_the_plan_says_what_is_trained_on_what():
+    config = Config("data/x", "demo", PRESETS["demo"], 25, 0, "auto", "10m")
+    rows = dict(summary.plan(Path("runs/r"), config, Loader(), 1234))
+    assert rows["run"] == "runs/r"
+    assert "1,000 images of train" in rows["data"]
+    assert "1,234 weights" in rows["preset"]
+    assert "25 steps of 128 images, 2.50 epochs" in rows["length"]
+    assert rows["schedule"] == "lr 0.002, 100 warm-up, cosine"
+
+
+def test_the_means_say_what_serves_and_why():
+    chosen = adam.make("torch", [torch.nn.Parameter(torch.ones(3))], PRESETS["demo"], CPU)
+    rows = dict(summary.means(CPU, precision.choose("off", CPU), chosen))
+    assert rows["precision"].startswith("float32 (asked for)")
+    assert rows["optimizer"] == f"Adam, torch's fused kernel ({chosen.reason})"
+    apex = SimpleNamespace(kernel="apex's fused kernel", reason="asked for")
+    assert dict(summary.means(CPU, precision.choose("off", CPU), apex))["optimizer"] == "Adam, apex's fused kernel (asked for)"
