@@ -10,9 +10,13 @@ import torch
 from engine.adam import Adam
 from engine.precision import Precision
 from engine.runs import Config
+from model.collectives import world
+from model.partition import chosen
 
 if TYPE_CHECKING:
     from pipeline import TwoViewLoader
+
+FORMS = {"torch": "plain torch", "triton": "Triton"}
 
 Row = tuple[str, str]
 
@@ -32,9 +36,15 @@ def plan(run: Path, config: Config, loader: TwoViewLoader, weights: int) -> list
 
 def means(device: torch.device, precision: Precision, adam: Adam) -> list[Row]:
     """How: one row for each operation that more than one implementation can serve, and why this one does."""
+    form, why = chosen(device)
     dtype = str(precision.dtype or torch.float32).removeprefix("torch.")
     return [
         ("device", f"{device}, {torch.get_num_threads()} threads, channels-last"),
         ("precision", f"{dtype} ({precision.reason}); weights, statistics and scores float32"),
+        ("objective", f"streamed, in {FORMS[form]} ({why})"),
+        (
+            "statistics",
+            f"of the batches of {world()} ranks, gathered" if world() > 1 else "of each batch, torch's kernel (one rank)",
+        ),
         ("optimizer", f"Adam, {adam.kernel} ({adam.reason})"),
     ]

@@ -3,6 +3,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 import torch
 
 from engine import adam, precision, summary
@@ -29,10 +30,20 @@ def test_the_plan_says_what_is_trained_on_what():
     assert rows["schedule"] == "lr 0.002, 100 warm-up, cosine"
 
 
+@pytest.mark.parametrize("form", summary.FORMS)
+def test_the_objective_is_served_by_what_its_dispatcher_says(monkeypatch, form):
+    monkeypatch.setattr(summary, "chosen", lambda device: (form, f"for {device}"))
+    chosen = adam.make("torch", [torch.nn.Parameter(torch.ones(3))], PRESETS["demo"], CPU)
+    rows = dict(summary.means(CPU, precision.choose("off", CPU), chosen))
+    assert rows["objective"] == f"streamed, in {summary.FORMS[form]} (for cpu)"
+
+
 def test_the_means_say_what_serves_and_why():
     chosen = adam.make("torch", [torch.nn.Parameter(torch.ones(3))], PRESETS["demo"], CPU)
     rows = dict(summary.means(CPU, precision.choose("off", CPU), chosen))
     assert rows["precision"].startswith("float32 (asked for)")
     assert rows["optimizer"] == f"Adam, torch's fused kernel ({chosen.reason})"
+    assert rows["objective"] == "streamed, in plain torch (Triton's kernels are for CUDA, this is cpu)"
+    assert rows["statistics"] == "of each batch, torch's kernel (one rank)"
     apex = SimpleNamespace(kernel="apex's fused kernel", reason="asked for")
     assert dict(summary.means(CPU, precision.choose("off", CPU), apex))["optimizer"] == "Adam, apex's fused kernel (asked for)"

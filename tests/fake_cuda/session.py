@@ -1,4 +1,4 @@
-"""Trains on a CUDA device that does not exist: python session.py SHIM LOG_EVERY PRESET,AMP,FAULT…
+"""Trains on a CUDA device that does not exist: python session.py SHIM LOG_EVERY PRESET,AMP,FORM,FAULT…
 
 The shim must be loaded before torch, so this is a process of its own. Tensors are fake: they have a shape, a type, a device and a
 memory layout, and no values. Whatever asks for a value (item, bool, tolist, nonzero, a mask as an index) raises, and so do
@@ -52,6 +52,17 @@ class HostCopy(Exception):
     """A copy between devices that waits."""
 
 
+class Launch(Exception):
+    """A Triton kernel was given a tensor of another device."""
+
+
+def launch(_kernel, *arguments, **_):
+    """In a Triton kernel's place: nothing is computed, and fake tensors have no memory to write to."""
+    if strangers := [tensor.device for tensor in arguments if isinstance(tensor, torch.Tensor) and tensor.device != CUDA]:
+        raise Launch(f"arguments on {strangers}")
+    launch.count += 1
+
+
 def pin(tensor):
     tensor.pinned = True
     return tensor
@@ -84,6 +95,11 @@ def patch():
     torch.cuda.is_bf16_supported = lambda **_: True
     torch.nn.Module.to = lambda self, *_, **__: self
     torch.Tensor.pin_memory = pin
+    torch.cuda._exchange_device = torch.cuda._maybe_exchange_device = lambda _: 0
+    if find_spec("triton"):
+        from triton.runtime.jit import JITFunction
+
+        JITFunction.run = launch
     train.LOG_EVERY = int(sys.argv[2])
 
 
@@ -108,7 +124,7 @@ def first_layer(trainer):
 
 def fit(preset, amp, fault):
     """Trains until something raises; a healthy loop does so at its first log step, which reads the losses."""
-    seen = {"computes_in": None}
+    seen, launch.count = {"computes_in": None}, 0
     with FakeTensorMode(), TemporaryDirectory() as run:
         trainer = make_trainer(preset, amp)
         after(first_layer(trainer), lambda output: seen.update(computes_in=str(output.dtype)))
@@ -127,6 +143,7 @@ def fit(preset, amp, fault):
             "without_gradient": sum(weight.grad is None for weight in weights),
             "optimizer": kinds(state),
             "scaled": trainer.scaler.is_enabled(),
+            "launches": launch.count,
         }
     return seen
 
@@ -187,5 +204,6 @@ if __name__ == "__main__":
     patch()
     by_name = {fault.__name__: fault for fault in FAULTS}
     for case in sys.argv[3:]:
-        preset, amp, fault = case.split(",")
+        preset, amp, form, fault = case.split(",")
+        sys.modules["model.partition"].chosen = lambda device, form=form: (form, f"this case's, on {device}")
         print(json.dumps(fit(preset, amp, by_name[fault])))
