@@ -3,6 +3,7 @@
     python eval.py --probe linear                    # the latest run, on the data it was trained on
     python eval.py --probe linear,knn --run NAME
     python eval.py --import-amdim-public FILE.pth --out runs/imported    # a checkpoint of the original becomes a run
+    python eval.py --segment                         # of a run with --mixture, on images with masks: `shapes`
 
 Trains each probe on the frozen features of the training split and reports top-1 on the whole validation split, beside the same
 encoder at random initialisation and the image's own pixels. Writes eval-<probe>.json into the run.
@@ -35,6 +36,8 @@ from evaluation.curve import draw_curve
 from evaluation.features import Labelled, collect, pixels, represent
 from evaluation.knn import knn_top1
 from evaluation.linear import linear_top1
+from evaluation.segment import segment
+from evaluation.segment_figure import draw_segments
 from model import Encoder
 from pipeline import RECIPES, EvalLoader
 from shards import manifest as manifests
@@ -42,6 +45,16 @@ from shards import manifest as manifests
 PROBES: dict[str, Callable[[Labelled, Labelled, int], float]] = {"linear": linear_top1, "knn": knn_top1}
 CONTENDERS = ("top1", "top1_random_init", "top1_raw_pixels")
 TITLES = ("this encoder", "same encoder, random initialisation", "raw pixels, at most 32 x 32")
+
+METHODS = {
+    "mixture": "mixture's posterior",
+    "random": "random posterior",
+    "kmeans_r7": "k-means on r7",
+    "kmeans_r7_by_image": "k-means on r7, each image by itself",
+    "kmeans_colour": "k-means on the locations' mean colours",
+    "kmeans_colour_by_image": "the same, each image by itself",
+    "kmeans_pixels_by_image": "k-means on the pixels of each image, not 7x7",
+}
 
 
 class Features(NamedTuple):
@@ -116,6 +129,21 @@ def show(results: list[dict[str, object]], console: Console) -> None:
     console.print(table)
 
 
+def measure_segments(saved: Checkpoint, data: Path, run: Path, device: torch.device, console: Console) -> None:
+    """Writes eval-segment.json and segments.png into the run."""
+    started = time.perf_counter()
+    found = segment(saved, data, precision.choose("auto", device), device)
+    result = {"probe": "segment", "data": str(data), "run": str(run), "step": saved.trainer["step"], "n_test": found.n_test}
+    result |= dict.fromkeys(CONTENDERS) | {"methods": found.scores, "seconds": round(time.perf_counter() - started, 2)}
+    write(run / "eval-segment.json", result)
+    console.print(f"{run}, step {saved.trainer['step']:,}, on {data}: {found.n_test:,} images with masks")
+    table = Table("K = " + str(found.posterior.shape[1]), "IoU, best", "IoU, fixed", "ARI")
+    for name, scores in found.scores.items():
+        table.add_row(METHODS[name], *("" if value is None else f"{value:.3f}" for value in scores.values()))
+    console.print(table)
+    console.print(f"figure: {draw_segments(found, run)}")
+
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
@@ -130,6 +158,7 @@ def main(
         Path | None, typer.Option("--import-amdim-public", help="A file of amdim-public to make a run of.")
     ] = None,
     out: Annotated[str | None, typer.Option(help="The run that an import makes.")] = None,
+    segments: Annotated[bool, typer.Option("--segment", help="Measure and draw the mixture's segmentation instead.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read by run_app
 ) -> None:
     console = make_console()
@@ -147,6 +176,9 @@ def main(
         return
     saved = runs.newest_checkpoint(directory)
     where = runs.data_of(saved, data)
+    if segments:
+        measure_segments(saved, where, directory, place(gpus).device, console)
+        return
     started = time.perf_counter()
     features = extract(saved, where, place(gpus).device)
     shared = time.perf_counter() - started

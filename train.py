@@ -54,7 +54,7 @@ class Trainer:
         preset = config.settings
         torch.manual_seed(config.seed)
         classes = len(loader.manifest.classes)
-        model = AMDIM(preset.encoder, classes, preset.clip).to(where.device)
+        model = AMDIM(preset.encoder, classes, preset.clip, preset.mixture, preset.mixture_mode).to(where.device)
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.adam = adam.make(kernel, self.model.parameters(), preset, where.device)
         self.optimizer = self.adam.optimizer
@@ -202,6 +202,9 @@ def main(
     steps: Annotated[int | None, typer.Option(help="Length of the run in steps, instead.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Global batch.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    mixture: Annotated[
+        int | None, typer.Option(min=0, help="K mixture features: emergent segmentation, docs/mixtures.md.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of weights, order and views.")] = 0,
     amp: Annotated[str, typer.Option(help="auto, bf16, fp16 or off.")] = "auto",
     kernel: Annotated[str, typer.Option("--adam", help="Whose fused Adam: torch or apex.")] = "torch",
@@ -223,7 +226,7 @@ def main(
     name = preset or default_preset(manifest.name, where.device.type == "cuda")
     splits = [split for split in PRETRAIN_SPLITS if split in manifest.splits]
     samples = sum(manifest.splits[split].samples for split in splits)
-    settings = configure(name, samples, {"batch": batch_size, "epochs": epochs, "lr": lr})
+    settings = configure(name, samples, {"batch": batch_size, "epochs": epochs, "lr": lr, "mixture": mixture})
     loader = TwoViewLoader(path, splits, RECIPES[settings.recipe], settings.batch, where.rank, where.world, where.device, seed)
     total = steps or max(1, round(settings.epochs * len(loader)))
     config = Config(str(path), name, settings, total, seed, amp, save_every, init)

@@ -9,7 +9,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-PACKAGES = ("torch", "nvidia.dali", "numpy", "typer", "rich", "safetensors", "tensorboard", "matplotlib", "PIL")
+PACKAGES = ("torch", "nvidia.dali", "numpy", "typer", "rich", "safetensors", "tensorboard", "matplotlib", "PIL", "sklearn")
 
 
 def is_there(package: str) -> bool:

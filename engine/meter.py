@@ -13,7 +13,7 @@ from torch import Tensor
 
 from model.amdim import Losses
 
-NAMES = ("loss", "loss_1t5", "loss_1t7", "loss_5t5", "regulariser", "probes", "linear", "mlp", "labelled")
+NAMES = ("loss", "loss_1t5", "loss_1t7", "loss_5t5", "regulariser", "loss_mixture", "probes", "linear", "mlp", "labelled")
 
 
 class Meter:
@@ -30,7 +30,7 @@ class Meter:
 
     def add(self, losses: Losses) -> None:
         objective = losses.objective
-        values = (objective.total, *objective, losses.probes, losses.correct_linear, losses.correct_mlp, losses.labelled)
+        values = (losses.total - losses.probes, *objective, *losses[2:])
         self.sums += torch.stack([value.detach().double() for value in values])
         self.count += 1
         self.timed += 1

@@ -29,6 +29,8 @@ class Preset:
         weight_decay: L2, added to the gradient as in the original.
         beta1, beta2: Adam's.
         clip: c of the objective's soft clip.
+        mixture: K mixture features; 0 leaves them out.
+        mixture_mode: whether their term joins the others or replaces r1 to r7.
     """
 
     encoder: EncoderConfig
@@ -43,6 +45,8 @@ class Preset:
     beta1: float = 0.8
     beta2: float = 0.999
     clip: float = 20.0
+    mixture: int = 0
+    mixture_mode: Literal["join", "replace"] = "join"
     note: str = field(default="", compare=False)
 
 

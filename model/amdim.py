@@ -8,16 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from model.collectives import Gathering
-from model.encoder import Encoder, EncoderConfig
+from model.encoder import Encoder, EncoderConfig, Features
+from model.mixture import Mixture, mixture_both_ways
 from model.nce import CLIP, MultiscaleLoss, score, sources_of
 from model.probe import LinearProbe, MLPProbe, correct, probe_loss
 
+MODES = ("join", "replace")
+
 
 class Losses(NamedTuple):
-    """``total`` is what is minimised; the rest is for the logs."""
+    """``total`` is what is minimised; the rest is for the logs. ``mixture`` is 0 where there are no mixture features."""
 
     total: Tensor
     objective: MultiscaleLoss
+    mixture: Tensor
     probes: Tensor
     correct_linear: Tensor
     correct_mlp: Tensor
@@ -31,14 +35,25 @@ class AMDIM(nn.Module):
         config: the encoder.
         classes: number of classes of the online probes; 0 leaves them out.
         clip: c of the objective's soft clip.
+        mixture: K mixture features that predict the 7x7 locations together; 0 leaves them out.
+        mixture_mode: "join" adds their term to the objective's three; "replace" has it minimised instead of r1 to r7, which is
+            then only measured (its regulariser stays).
+
+    Raises:
+        ValueError: for another mode.
     """
 
-    def __init__(self, config: EncoderConfig, classes: int, clip: float = CLIP) -> None:
+    def __init__(
+        self, config: EncoderConfig, classes: int, clip: float = CLIP, mixture: int = 0, mixture_mode: str = "join"
+    ) -> None:
         super().__init__()
+        if mixture_mode not in MODES:
+            raise ValueError(f"mixture mode {mixture_mode}: there are {' and '.join(MODES)}")
         self.encoder = Encoder(config)
         self.linear = LinearProbe(config.embedding, classes) if classes else None
         self.mlp = MLPProbe(config.embedding, classes) if classes else None
-        self.clip = clip
+        self.mixture = Mixture(config.embedding, mixture) if mixture else None
+        self.clip, self.replaces = clip, bool(mixture) and mixture_mode == "replace"
 
     def forward(self, x1: Tensor, x2: Tensor, labels: Tensor, locations: Tensor) -> Losses:
         """Losses of two views (B, 3, S, S) of the same images, their labels (B,), and (2, B) source locations of r5 to r5."""
@@ -51,7 +66,16 @@ class AMDIM(nn.Module):
         features = torch.stack([view1.r1, view2.r1], 1).flatten(0, 1).flatten(1).detach()
         probes, right_linear, right_mlp = self.probe(features, labels.repeat_interleave(2))
         labelled = 2 * (labels >= 0).sum()
-        return Losses(objective.total + probes, objective, probes, right_linear, right_mlp, labelled)
+        mixture, regulariser = self.mix(view1, view2)
+        total = objective.total - objective.loss_1t7 * self.replaces + mixture + regulariser + probes
+        return Losses(total, objective, mixture, probes, right_linear, right_mlp, labelled)
+
+    def mix(self, view1: Features, view2: Features) -> tuple[Tensor, Tensor]:
+        """The mixture term and its regulariser; zeros without mixture features."""
+        if self.mixture is None:
+            zero = view1.r1.new_zeros((), dtype=torch.float32)
+            return zero, zero
+        return mixture_both_ways(self.mixture, view1, view2, self.clip)
 
     def probe(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The probes' loss on features (B, R) and how many images each gets right; zeros without classes."""
