@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from rich.console import Console
 from errors import UsageError, UserError, run_app
 
 from . import build as builder
-from . import manifest, registry, report
+from . import cluster, manifest, registry, report
 from . import verify as verification
 from .atomic import atomic
 from .preview import contact_sheet
@@ -34,6 +35,7 @@ def build(
     size: Annotated[int | None, typer.Option(min=0, help="Shrink shorter sides to this; 0 never. Default 256.")] = None,
     quality: Annotated[int | None, typer.Option(min=1, max=100, help="Of JPEGs that are encoded anew. Default 90.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default all cores.")] = None,
+    dask: Annotated[str | None, typer.Option(help="Let a Dask cluster do the work: tcp://scheduler:8786.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the order, the validation split and drawn pictures.")] = 0,
     val: Annotated[float | None, typer.Option(min=0, max=0.9, help="Fraction set apart to validate. Default 0.1.")] = None,
     max_rejected: Annotated[float, typer.Option(min=0, max=1, help="Fraction of images that may be bad.")] = 0.01,
@@ -45,20 +47,26 @@ def build(
     if out == Path():
         raise UsageError("--out: give the set a directory of its own")
     out = out or Path("data") / name
+    src = src.resolve() if src and dask else src  # workers are elsewhere
     source = registry.source(name, Options(seed, src, size, quality, val, unlabeled))
     if src and out.resolve().is_relative_to(src.resolve()):
         raise UsageError(f"{out}: lies inside --src {src}, whose images it would be listed among; choose another --out")
+    total = sum(map(len, source.splits.values()))
     if source.note:
         report.say(console, source.note)
-    total = sum(map(len, source.splits.values()))
-    with report.progress(console, f"build {name}", total) as show:
+    with (
+        cluster.team(dask) if dask else nullcontext(workers or _cores()) as team,
+        report.progress(console, f"build {name}", total) as show,
+    ):
         result = builder.build(
-            source, out, seed=seed, workers=workers or _cores(), max_rejected=max_rejected, overwrite=overwrite, show=show
+            source, out, seed=seed, workers=team, max_rejected=max_rejected, overwrite=overwrite, show=show, src=src
         )
     if result.fresh:
         report.built(console, result, source.ignored, str(out))
     else:
-        report.say(console, f"{out}: already built with these options; pass --overwrite to build it again")
+        report.say(
+            console, f"{out}: already built with these options; build it again with `{manifest.how_to_make(out, overwrite=True)}`"
+        )
 
 
 @app.command()
@@ -75,7 +83,9 @@ def verify(
     for fault in faults:
         report.say(console, fault)
     if faults:
-        raise UserError(f"{directory}: damaged, {len(faults)} faults; build it again with --overwrite")
+        raise UserError(
+            f"{directory}: damaged, {len(faults)} faults; build it again with `{manifest.how_to_make(directory, overwrite=True)}`"
+        )
     report.say(console, f"{directory}: whole, {total:,} samples")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +12,11 @@ from typing import BinaryIO
 
 @contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
-    """Yields a file that appears at ``path``, flushed to the disk, when the block ends well; else nothing is left."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    """Yields a file that appears at ``path``, flushed to the disk, when the block ends well; else nothing is left.
+
+    Its temporary name is drawn, so that what is left of an earlier build, should it still run, writes to another file.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("w+b") as file:
             yield file

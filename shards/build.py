@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import platform
 import re
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -21,26 +24,44 @@ from lock import locked
 
 from . import manifest, pool
 from .atomic import atomic
+from .journal import Journal
 from .manifest import Manifest, Split
-from .plan import plan
+from .plan import Plan
 from .source import TRAINING, Source
 from .space import check_space
-from .write import Rejection, Written, write_shard
+from .write import Job, Written, write_shard
 
 REJECTED = "rejected.jsonl"
-UNPACKED = ".unpacked"  # what archives hold, while the set is built
 BUSY = "another build is writing here; wait for it, or choose another --out"
-PARTS = re.compile(r"\.?(train|val|unlabeled)-\d{5}\.(tar|idx|npy)(\.tmp)?|\.?(dataset\.json|rejected\.jsonl)(\.tmp)?")
+UNPACKED = ".unpacked"  # what archives hold, while the set is built
+PARTS = re.compile(
+    r"\.?((train|val|unlabeled)-\d{5,}\.(tar|idx|npy)|dataset\.json|rejected\.jsonl|\.?unfinished\.jsonl)(\.[0-9a-f]{8})?(\.tmp)?"
+)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
 class Built:
-    """The outcome of a build; ``fresh`` is False when the set stood there already."""
+    """The outcome of a build; ``fresh`` is False when the set stood there already; ``reasons`` counts rejections."""
 
     manifest: Manifest
-    rejections: tuple[Rejection, ...]
+    reasons: Counter[str]
     seconds: float
     fresh: bool
+
+
+class _Jobs:
+    """The jobs of a plan, each with what an earlier build noted of it."""
+
+    def __init__(self, plan: Plan, journal: Journal) -> None:
+        self.plan, self.journal = plan, journal
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __getitem__(self, index: int, /) -> Job:
+        job = self.plan[index]
+        return replace(job, noted=self.journal.get(job.path.stem))
 
 
 def build(
@@ -48,42 +69,46 @@ def build(
     out: Path,
     *,
     seed: int,
-    workers: int,
+    workers: int | pool.Team,
     max_rejected: float,
     overwrite: bool,
     show: Callable[[int], None],
+    src: Path | None = None,
 ) -> Built:
-    """Writes the set into ``out``, from which parts of an earlier one are removed first.
+    """Writes the set into ``out``, or finishes one of the same source and options that was cut off there.
 
-    ``max_rejected`` is the fraction of listed samples that may be bad; ``show`` gets the number of samples done so far.
-    Raises UsageError if another set stands there, UserError if too many samples are bad, the disk is too small, or
-    another build is at work.
+    ``max_rejected`` is the fraction of listed samples that may be bad; ``show`` gets the number of samples done so far; messages
+    name ``src``. Raises UsageError if another set stands there, UserError if too many samples are bad, the disk is too small or
+    becomes full, or another build is at work.
     """
     start = time.perf_counter()
     recipe = _recipe(source, seed)
-    with locked(out, BUSY):
-        if not overwrite and (found := _finished(out, recipe)):
-            return Built(found, (), 0.0, fresh=False)
-        clear(out)
+    again = manifest.command(source.name, out, recipe, str(src) if src else None, overwrite=True)
+    out = out.resolve()  # workers may be elsewhere
+    with locked(out, BUSY), _full_disk(out):
+        if not overwrite and (found := _finished(out, recipe, again)):
+            return Built(found, Counter(), 0.0, fresh=False)
         if source.unpack:
             source = replace(source, read=source.unpack(out / UNPACKED))
-        jobs, expected = plan(source, out, seed)
-        check_space(out, expected)
-        written = pool.run(write_shard, jobs, workers, show)
-        rejections = tuple(rejection for shard in written for rejection in shard.rejections)
-        _save_rejections(out, rejections)
-        _check_rejections(out, len(rejections), sum(len(job.samples) for job in jobs), max_rejected)
-        result = _manifest(source, recipe, written)
+        plan = Plan(source, out, seed)
+        head = {"recipe": recipe, "tools": _tools(), "shards": plan.shards, "src": str(src) if src else None}
+        journal = _journal(out, head, again, overwrite)
+        check_space(out, plan.expected - _bytes_there(out))
+        pool.run(write_shard, _Jobs(plan, journal), workers, show, lambda _, written: _note(journal, written))
+        reasons = _save_rejections(out, journal)
+        _check_rejections(out, reasons.total(), plan.samples, max_rejected)
+        result = _manifest(source, recipe, journal)
         manifest.save(result, out)
+        journal.remove()
         shutil.rmtree(out / UNPACKED, ignore_errors=True)
-    return Built(result, rejections, time.perf_counter() - start, fresh=True)
+    return Built(result, reasons, time.perf_counter() - start, fresh=True)
 
 
-def clear(out: Path) -> None:
-    """Removes every part of a set from ``out``, the manifest first, and nothing else."""
+def clear(out: Path, keep: Container[str] = ()) -> None:
+    """Removes every part of a set from ``out``, the manifest first, and nothing else; but not the shards in ``keep``."""
     (out / manifest.FILE).unlink(missing_ok=True)
     for path in out.iterdir():
-        if PARTS.fullmatch(path.name):
+        if PARTS.fullmatch(path.name) and path.stem not in keep and path.name != manifest.UNFINISHED:
             path.unlink()
 
 
@@ -93,21 +118,72 @@ def _recipe(source: Source, seed: int) -> dict[str, Any]:
     return {"source": source.name, "seed": seed, **encoding, **source.recipe}
 
 
-def _finished(out: Path, recipe: dict[str, Any]) -> Manifest | None:
+def _tools() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in ("numpy", "pillow")}}
+
+
+def _finished(out: Path, recipe: dict[str, Any], again: str) -> Manifest | None:
     """The set in ``out`` if there is one of this recipe; raises UsageError if there is one of another."""
     if not (out / manifest.FILE).exists():
         return None
     found = manifest.load(out)
-    keys = sorted(recipe.keys() | found.recipe.keys())
-    changed = [f"{key} {found.recipe.get(key)} → {recipe.get(key)}" for key in keys if found.recipe.get(key) != recipe.get(key)]
-    if changed:
-        raise UsageError(f"{out}: holds a set built otherwise ({', '.join(changed)}); pass --overwrite or another --out")
+    if changed := _changes(found.recipe, recipe):
+        raise UsageError(f"{out}: holds a set built otherwise ({changed}); choose another --out, or replace it with `{again}`")
+    (out / manifest.UNFINISHED).unlink(missing_ok=True)  # of a build that was cut off after its last step but this
     return found
 
 
-def _save_rejections(out: Path, rejections: Sequence[Rejection]) -> None:
+def _journal(out: Path, head: dict[str, Any], again: str, overwrite: bool) -> Journal:
+    """The journal to go on with, an empty one if there is none; raises UsageError if there is one of another build."""
+    journal = Journal(out)
+    if overwrite or not journal.head:
+        clear(out)
+        journal.begin(head)
+        return journal
+    parts = ("recipe", "tools", "shards")
+    if changed := ", ".join(filter(None, (_changes(journal.head[part], head[part]) for part in parts))):
+        finish = manifest.how_to_make(out)
+        raise UsageError(
+            f"{out}: holds an unfinished set of other options or input ({changed}); finish it with `{finish}`, "
+            f"or start anew with `{again}`"
+        )
+    clear(out, keep=journal.done)
+    return journal
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    keys = sorted(old.keys() | new.keys())
+    return ", ".join(f"{key} {old.get(key)} → {new.get(key)}" for key in keys if old.get(key) != new.get(key))
+
+
+def _note(journal: Journal, written: Written) -> None:
+    noted = journal.get(written.name)
+    if noted is None or noted.shard != written.shard:
+        journal.add(written)
+
+
+@contextmanager
+def _full_disk(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise UserError(f"{out}: the disk is full; free some space and type the same again: what is done is kept") from None
+
+
+def _bytes_there(out: Path) -> int:
+    return sum(path.stat().st_size for path in out.iterdir() if PARTS.fullmatch(path.name))
+
+
+def _save_rejections(out: Path, journal: Journal) -> Counter[str]:
+    """Writes ``rejected.jsonl`` and counts the reasons, without what stands behind their colons."""
+    reasons: Counter[str] = Counter()
     with atomic(out / REJECTED) as file:
-        file.writelines(json.dumps(asdict(rejection)).encode() + b"\n" for rejection in rejections)
+        for written in journal.all():
+            file.writelines(json.dumps(asdict(rejection)).encode() + b"\n" for rejection in written.rejections)
+            reasons.update(rejection.reason.partition(":")[0] for rejection in written.rejections)
+    return reasons
 
 
 def _check_rejections(out: Path, rejected: int, listed: int, limit: float) -> None:
@@ -118,17 +194,20 @@ def _check_rejections(out: Path, rejected: int, listed: int, limit: float) -> No
         )
 
 
-def _manifest(source: Source, recipe: dict[str, Any], written: Sequence[Written]) -> Manifest:
-    splits = {split: _split([shard for shard in written if shard.split == split]) for split in source.splits}
+def _manifest(source: Source, recipe: dict[str, Any], journal: Journal) -> Manifest:
+    found: dict[str, list[Written]] = {split: [] for split in source.splits}
+    histogram = np.zeros((3, 256), np.int64)
+    for written in journal.all():
+        found[written.split].append(replace(written, rejections=()))
+        histogram += written.histogram if written.split in TRAINING else 0
+    splits = {name: _split(shards) for name, shards in found.items()}
     if empty := [name for name, split in splits.items() if not split.samples]:
         raise UserError(f"split {empty[0]}: not one image could be stored, so the set is left unfinished")
-    counted = [shard.histogram for shard in written if shard.split in TRAINING]
-    mean, std = _moments(np.sum(counted, axis=0))
-    tools = {"python": platform.python_version(), **{name: version(name) for name in ("numpy", "pillow")}}
-    return Manifest(source.name, source.classes, mean, std, splits, recipe, tools)
+    mean, std = _moments(histogram)
+    return Manifest(source.name, source.classes, mean, std, splits, recipe, _tools())
 
 
-def _split(written: Sequence[Written]) -> Split:
+def _split(written: list[Written]) -> Split:
     shards = tuple(result.shard for result in written if result.shard)
     return Split(sum(shard.samples for shard in shards), sum(result.labelled for result in written), shards)
 

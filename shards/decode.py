@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 WANTED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "QOI", "PCX", "SGI", "DDS")
 Image.init()
 FORMATS = tuple(name for name in WANTED if name in Image.OPEN)  # a Pillow built without AVIF has no such entry
+MAX_BYTES = 2**30  # a file is read whole
 MAX_PIXELS = 100_000_000  # a 48 KB PNG can hold 1.2 GB of pixels, and DALI would decode it
 
 

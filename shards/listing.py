@@ -45,6 +45,10 @@ class Listing:
         """How many of the samples have a fault."""
         return len(self._faults)
 
+    def labels(self) -> array[int]:
+        """The label of every sample."""
+        return self._labels
+
     def fingerprint(self) -> str:
         """The same for equal listings only: names, labels, places and faults, in their order."""
         digest = hashlib.sha256(repr((self.width, sorted(self._faults.items()))).encode())

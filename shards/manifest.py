@@ -15,6 +15,7 @@ from errors import UsageError, UserError
 from .atomic import atomic
 
 FILE = "dataset.json"
+UNFINISHED = ".unfinished.jsonl"  # beside the shards of a build that is under way, see journal.py
 FORMAT = 2  # 2: the indices hold checksums of the images
 WITHOUT_SOURCE = ("shapes", "fashion-mnist", "cifar10", "cifar100", "stl10")  # sets that are made or can be fetched
 PUBLISHED = (*WITHOUT_SOURCE, "imagenet", "places205")
@@ -78,19 +79,23 @@ def load(directory: Path) -> Manifest:
 
 def how_to_make(directory: Path, *, overwrite: bool = False) -> str:
     """The command that makes the set in ``directory``, with the name and options that what stands there still tells."""
+    for file in (FILE, UNFINISHED):
+        try:
+            text = (directory / file).read_bytes()
+            fields = json.loads(text if file == FILE else text.partition(b"\n")[0])
+            name, recipe = str(fields["recipe"]["source"]), dict(fields["recipe"])
+        except (OSError, ValueError, TypeError, KeyError):
+            continue
+        return command(name, directory, recipe, fields.get("src"), overwrite=overwrite)
     name = directory.name if directory.name in PUBLISHED else "folder"
-    try:
-        fields = json.loads((directory / FILE).read_bytes())
-        return command(str(fields["name"]), directory, dict(fields["recipe"]), overwrite=overwrite)
-    except (OSError, ValueError, TypeError, KeyError):
-        return command(name, directory, {}, overwrite=overwrite)
+    return command(name, directory, {}, None, overwrite=overwrite)
 
 
-def command(name: str, directory: Path, recipe: Mapping[str, Any], *, overwrite: bool) -> str:
-    """``make shards …`` as one types it; the place of the images is no part of a recipe, so it stands there as a blank."""
+def command(name: str, directory: Path, recipe: Mapping[str, Any], src: str | None, *, overwrite: bool) -> str:
+    """``make shards …`` as one types it. A finished set does not know where its images were: that stands there as a blank."""
     words = ["make", "shards", f"DATA={name}"]
-    if name not in WITHOUT_SOURCE:
-        words.append("SRC=/path/to/images")
+    if src or name not in WITHOUT_SOURCE:
+        words.append(f"SRC={src or '/path/to/images'}")
     if directory != Path("data") / name:
         words.append(f"OUT={directory}")
     options = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -55,7 +54,7 @@ def _plain_progress(console: Console, what: str, total: int) -> Callable[[int], 
 def built(console: Console, result: Built, ignored: int, where: str) -> None:
     """The summary at the end of a build."""
     console.print(splits_table(result.manifest))
-    for reason, count in Counter(rejection.reason.partition(":")[0] for rejection in result.rejections).most_common():
+    for reason, count in result.reasons.most_common():
         say(console, f"rejected {count:,}: {reason}")
     if ignored:
         say(console, f"ignored {ignored:,} files that are no images or belong to no split")

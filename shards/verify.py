@@ -39,7 +39,8 @@ def verify(directory: Path, manifest: Manifest, *, fast: bool, workers: int, sho
     """The faults found, a line each; none means whole. ``fast`` decodes nothing; ``show`` gets the samples done so far."""
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
     jobs = [_Job(directory / shard.file, shard, len(manifest.classes), fast) for shard in shards]
-    checked = dict(zip(shards, pool.run(_check_shard, jobs, workers, show), strict=True))
+    checked: dict[Shard, _Checked] = {}
+    pool.run(_check_shard, jobs, workers, show, lambda number, result: checked.update({shards[number]: result}))
     faults = _strangers(directory, manifest)
     for name, split in manifest.splits.items():
         found = [fault for shard in split.shards for fault in checked[shard].faults]

@@ -6,7 +6,7 @@ import hashlib
 import json
 import tarfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
@@ -17,15 +17,17 @@ from .atomic import atomic
 from .decode import Rejected, decode
 from .index import write_index
 from .manifest import Shard
+from .pool import Tick
 from .source import UNLABELLED, Encoding, Raw, Sample
 from .store import png, store
 
 Files = dict[str, bytes]  # contents by suffix
+INDICES = (".idx", ".npy")
 
 
 @dataclass(frozen=True)
 class Job:
-    """A shard to write: its path, its samples in order, and the key of the first of them."""
+    """A shard to write: its path, its samples in order, the key of the first of them, and what an earlier build noted of it."""
 
     split: str
     path: Path
@@ -33,6 +35,7 @@ class Job:
     samples: Sequence[Sample]
     read: Callable[[Sample], Raw]
     encoding: Encoding | None
+    noted: Written | None = None
 
 
 @dataclass(frozen=True)
@@ -45,17 +48,29 @@ class Rejection:
 
 @dataclass(frozen=True)
 class Written:
-    """A shard as written (None if every sample was rejected); ``histogram`` is (3, 256) counts of its RGB values."""
+    """A shard as written (None if every sample was rejected); ``histogram`` is (3, 256) counts of its RGB values.
 
+    ``indices`` are the SHA-256 of its two indices.
+    """
+
+    name: str
     split: str
     shard: Shard | None
     labelled: int
     histogram: NDArray[np.int64]
     rejections: tuple[Rejection, ...]
+    indices: list[str] = field(default_factory=list)
 
 
-def write_shard(job: Job, tick: Callable[[], None]) -> Written:
-    """Writes ``job.path`` and its two indices, each whole or not at all; calls ``tick`` after every sample."""
+def write_shard(job: Job, tick: Tick) -> Written:
+    """Writes ``job.path`` and its two indices, each whole or not at all, unless they stand there as they were noted."""
+    if job.noted and _stands(job.path, job.noted):
+        tick(len(job.samples))
+        return job.noted
+    return _write(job, tick)
+
+
+def _write(job: Job, tick: Tick) -> Written:
     histogram = np.zeros(3 * 256, np.int64)
     rejections = []
     accepted = labelled = 0
@@ -71,7 +86,24 @@ def write_shard(job: Job, tick: Callable[[], None]) -> Written:
                 accepted += 1
                 labelled += sample.label != UNLABELLED
             tick()
-    return Written(job.split, _seal(job.path, accepted), labelled, histogram.reshape(3, 256), tuple(rejections))
+    shard = _seal(job.path, accepted)
+    indices = [_digest(job.path.with_suffix(suffix)) for suffix in INDICES if shard]
+    return Written(job.path.stem, job.split, shard, labelled, histogram.reshape(3, 256), tuple(rejections), indices)
+
+
+def _stands(path: Path, noted: Written) -> bool:
+    """Whether the files of a shard are what was noted, by size and hash."""
+    if noted.shard is None:
+        return True
+    files = [path, *map(path.with_suffix, INDICES)]
+    if not all(file.exists() for file in files) or path.stat().st_size != noted.shard.bytes:
+        return False
+    return [_digest(file) for file in files] == [noted.shard.sha256, *noted.indices]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def files_of(sample: Sample, raw: Raw, encoding: Encoding | None) -> Files:
@@ -107,6 +139,4 @@ def _seal(path: Path, samples: int) -> Shard | None:
         path.unlink()
         return None
     write_index(path)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Shard(path.name, samples, path.stat().st_size, digest)
+    return Shard(path.name, samples, path.stat().st_size, _digest(path))

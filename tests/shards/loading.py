@@ -41,3 +41,9 @@ def stored(out: Path, split: str = "train") -> dict[str, tuple[int, bytes]]:
 
 def pixels_of(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)))
+
+
+def rejected(out: Path) -> dict[str, str]:
+    """Reason by path, as ``rejected.jsonl`` has them."""
+    lines = [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
+    return {line["path"]: line["reason"] for line in lines}

@@ -13,7 +13,7 @@ import pytest
 from errors import UsageError, UserError
 from shards import cifar, pickled
 from tests.shards.archives import pixels, planes, python2_pickle, tar_bytes
-from tests.shards.loading import is_trainable, pixels_of, stored
+from tests.shards.loading import is_trainable, pixels_of, rejected, stored
 
 TEN = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 HUNDRED = tuple(f"class_{number}" for number in range(100))
@@ -186,10 +186,8 @@ def test_a_label_that_is_none_is_rejected(tmp_path, quietly):
     data = bytearray(binary10()["cifar-10-batches-bin/test_batch.bin"])
     data[3073] = 10
     path = write(tmp_path, "cifar-10-binary", **{"test_batch.bin": bytes(data)})
-    built = quietly(cifar.source("cifar10", path), tmp_path / "out", max_rejected=1.0)
-    assert [(rejection.path, rejection.reason) for rejection in built.rejections] == [
-        ("test_batch.bin/1", "its label 10 is none of 10 classes")
-    ]
+    quietly(cifar.source("cifar10", path), tmp_path / "out", max_rejected=1.0)
+    assert rejected(tmp_path / "out") == {"test_batch.bin/1": "its label 10 is none of 10 classes"}
 
 
 class Runs:

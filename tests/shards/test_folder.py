@@ -135,9 +135,10 @@ def test_links_are_followed_but_never_in_circles(tmp_path):
     (tmp_path / "src/a/self").symlink_to(".")
     (tmp_path / "src/b").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "src/a/dead.jpg").symlink_to("nothing")
+    (tmp_path / "src/a/loop.jpg").symlink_to("loop.jpg")
     os.mkfifo(tmp_path / "src/a/pipe.jpg")
     splits = listing(tmp_path / "src", val=0.0)[1]
-    assert splits == {"train": [("a/2.jpg", 0), ("a/dead.jpg", 0), ("b/1.jpg", 1)]}
+    assert splits == {"train": [("a/2.jpg", 0), ("a/dead.jpg", 0), ("a/loop.jpg", 0), ("a/pipe.jpg", 0), ("b/1.jpg", 1)]}
 
 
 KEPT = {
@@ -265,12 +266,13 @@ def test_hostile_files_are_rejected_each_with_its_reason(tmp_path, quietly):
     (src / "a/dead.jpg").symlink_to("nothing")
     source = folder.source(src, KEEP, 0, 0.0, unlabeled=False)
     built = quietly(source, out, max_rejected=1.0, workers=2)
-    reasons = {rejection.path.removeprefix("a/"): rejection.reason for rejection in built.rejections}
+    lines = [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
+    reasons = {line["path"].removeprefix("a/"): line["reason"] for line in lines}
     assert reasons.pop("dead.jpg") == "unreadable: No such file or directory"
     assert {name: reasons[name].partition(":")[0] for name in HOSTILE} == {name: reason for name, (_, reason) in HOSTILE.items()}
     assert stored(out).keys() == {"a/good.jpg", "b/good.jpg"}
     assert not any("0x" in reason for reason in reasons.values())
-    assert built.manifest.splits["train"].samples + len(built.rejections) == len(source.splits["train"])
+    assert built.manifest.splits["train"].samples + built.reasons.total() == len(source.splits["train"])
 
 
 def test_a_bomb_is_refused_from_its_header():

@@ -14,7 +14,7 @@ from shards.devkit import _check_expansion
 from shards.source import Encoding
 from tests.shards import archives
 from tests.shards.archives import IDS, WNIDS, WORDS, imagenet_train, imagenet_val, jpeg, tar_bytes, write_parquet
-from tests.shards.loading import is_trainable, stored
+from tests.shards.loading import is_trainable, rejected, stored
 
 KEEP = Encoding(256, 90)
 TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
@@ -133,10 +133,6 @@ def test_a_matrix_that_unpacks_to_gigabytes_is_not_unpacked():
         _check_expansion(bytes(126) + b"IM" + (15).to_bytes(4, "little") + len(packed).to_bytes(4, "little") + packed)
 
 
-def reasons(built):
-    return {rejection.path: rejection.reason for rejection in built.rejections}
-
-
 def test_members_without_label_or_image_are_rejected_each_with_its_reason(tmp_path, quietly):
     archives.imagenet_archives(tmp_path / "src")
     val = {f"{stem}.JPEG": data for stem, (_, data) in imagenet_val().items()}
@@ -145,13 +141,13 @@ def test_members_without_label_or_image_are_rejected_each_with_its_reason(tmp_pa
     (tmp_path / "src" / VAL).write_bytes(tar_bytes(val))
     source = imagenet.source(tmp_path / "src", KEEP)
     built = quietly(source, tmp_path / "out", max_rejected=1.0)
-    assert reasons(built) == {
+    assert rejected(tmp_path / "out") == {
         "val/ILSVRC2012_val_00000001.JPEG": "not an image",
         "val/ILSVRC2012_val_00000002": f"labelled, but not in {VAL}",
         "val/ILSVRC2012_val_00000099.JPEG": "no row in the labels",
     }
     accepted = sum(split.samples for split in built.manifest.splits.values())
-    assert accepted + len(built.rejections) == sum(map(len, source.splits.values()))
+    assert accepted + built.reasons.total() == sum(map(len, source.splits.values()))
 
 
 def test_kaggles_table_with_odd_rows(tmp_path, quietly):
@@ -167,7 +163,7 @@ def test_kaggles_table_with_odd_rows(tmp_path, quietly):
     source = imagenet.source(src, KEEP)
     built = quietly(source, tmp_path / "out", max_rejected=1.0)
     assert source.ignored == 1
-    assert reasons(built) == {
+    assert rejected(tmp_path / "out") == {
         f"val/{missing}.JPEG": "no row in the labels",
         f"val/{wrong}.JPEG": "its class n09999999 has no training images",
     }
@@ -189,9 +185,9 @@ def test_parquet_rows_without_image_or_with_a_strange_label(tmp_path, quietly):
     archives.imagenet_parquet(tmp_path / "src")
     rows = [(jpeg(1), 0, "a"), (None, 1, "b"), (b"text", 2, "c"), (jpeg(2), 3, "d"), (jpeg(3), -1, "e")]
     write_parquet(tmp_path / "src/data/validation-00000-of-00001.parquet", rows)
-    built = quietly(imagenet.source(tmp_path / "src", KEEP), tmp_path / "out", max_rejected=1.0)
+    quietly(imagenet.source(tmp_path / "src", KEEP), tmp_path / "out", max_rejected=1.0)
     name = "data/validation-00000-of-00001.parquet"
-    assert reasons(built) == {
+    assert rejected(tmp_path / "out") == {
         f"{name}/1": "zero bytes",
         f"{name}/2": "not an image",
         f"{name}/3": "its label 3 is none of 3 classes",

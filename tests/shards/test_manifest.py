@@ -36,7 +36,7 @@ def test_a_missing_or_unfinished_set_says_what_to_type(tmp_path):
         ("shapes", {"source": "shapes", "seed": 0, "size": None}, "make shards DATA=shapes 'OUT={}' ARGS=--overwrite"),
         (
             "folder",
-            {"seed": 3, "size": 256, "quality": 80, "val": 0.1, "unlabeled": True, "files": "abc"},
+            {"source": "folder", "seed": 3, "size": 256, "quality": 80, "val": 0.1, "unlabeled": True, "files": "abc"},
             "make shards DATA=folder SRC=/path/to/images 'OUT={}' 'ARGS=--seed 3 --quality 80 --unlabeled --overwrite'",
         ),
     ],
@@ -99,4 +99,4 @@ def test_a_shard_may_not_point_elsewhere(shapes_set, tmp_path):
 
 
 def test_the_command_leaves_out_what_is_the_default():
-    assert manifest.command("shapes", Path("data/shapes"), {"seed": 0}, overwrite=False) == "make shards DATA=shapes"
+    assert manifest.command("shapes", Path("data/shapes"), {"seed": 0}, None, overwrite=False) == "make shards DATA=shapes"

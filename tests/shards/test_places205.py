@@ -8,7 +8,7 @@ from errors import UsageError
 from shards import places205
 from shards.source import Encoding
 from tests.shards.archives import jpeg, tar_bytes
-from tests.shards.loading import is_trainable, stored
+from tests.shards.loading import is_trainable, rejected, stored
 
 KEEP = Encoding(256, 90)
 ROOT = "data/vision/torralba/deeplearning/images256/"
@@ -104,17 +104,17 @@ def test_odd_rows_are_rejected_each_with_its_reason(make, tmp_path, quietly):
     src = write_tables(make(tmp_path / "src"), train=text.encode())
     source = places205.source(src, KEEP)
     built = quietly(source, tmp_path / "out", max_rejected=1.0)
-    reasons = {rejection.path.removeprefix(ROOT): rejection.reason for rejection in built.rejections}
+    reasons = {path.removeprefix(ROOT): reason for path, reason in rejected(tmp_path / "out").items()}
     expected = {row.rpartition(" ")[0]: reason for row, (_, reason) in ODD_ROWS.items() if reason}
     assert reasons == expected | {"y/yard/gone.jpg": "a row in the tables, but no such image"}
-    assert sum(split.samples for split in built.manifest.splits.values()) + len(built.rejections) == len(ALL) + 1
+    assert sum(split.samples for split in built.manifest.splits.values()) + built.reasons.total() == len(ALL) + 1
 
 
 def test_a_member_that_leads_out_is_rejected_and_other_files_are_counted(tmp_path, quietly):
     src = as_tar(tmp_path / "src", {f"{ROOT}a/abbey/../../../../../../evil.jpg": b"x", f"{ROOT}notes.txt": b"y"})
     source = places205.source(src, KEEP)
-    built = quietly(source, tmp_path / "out", max_rejected=1.0)
-    assert [rejection.reason for rejection in built.rejections] == ["a path that leads out of the archive"]
+    quietly(source, tmp_path / "out", max_rejected=1.0)
+    assert list(rejected(tmp_path / "out").values()) == ["a path that leads out of the archive"]
     assert source.ignored == 1
     assert not list(tmp_path.rglob("evil.jpg"))
 
