@@ -1,0 +1,109 @@
+"""Triton's form of ``partition``: its arithmetic in the interpreter, its kernels compiled for GPUs that are not here."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+triton = pytest.importorskip("triton", reason="triton is not installed")
+
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.compiler import ASTSource  # noqa: E402
+
+from model import partition_triton  # noqa: E402
+from model.partition_triton import SHAPES, images_a_tile  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+KERNELS = ("_sums", "_score_gradients")
+POINTEES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+ARITHMETIC = {"scale": "fp32", "clip": "fp32", **dict.fromkeys(("M", "columns", "L", "R", "first"), "i32")}
+TENSOR_CORES = {80: "mma.sync", 90: "wgmma.mma_async", 100: "tcgen05.mma"}
+
+
+def test_arithmetic_in_the_interpreter():
+    """In another process, as Triton chooses between interpreter and compiler when it is imported."""
+    checks = ROOT / "tests" / "model" / "interpreted.py"
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:xdist", "-p", "no:cacheprovider", str(checks)],
+        cwd=ROOT,
+        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert re.search(r"\d+ passed", result.stdout)
+    assert "skipped" not in result.stdout
+
+
+@pytest.mark.parametrize("M", [1, 7, 1024, 8192, 100_000])
+@pytest.mark.parametrize("L", [1, 25, 49])
+def test_workspaces_are_bounded_and_aligned(M, L):
+    images = images_a_tile(M, L)
+    assert images >= 1
+    assert images == 1 or M * images * L * 2 <= 64 * 2**20
+    assert images < 16 or images * L % 16 == 0
+
+
+def compiled(kernel, dtype, arch):
+    """As a launch at R = 2560 and L = 49 would, images by the 16: of both it sees only that columns and R divide by 16."""
+    shape = SHAPES[dtype]
+    constants = {"BM": shape.rows, "BN": shape.columns, "BK": shape.depth, "GROUP": partition_triton.GROUP}
+    of_inputs = dict.fromkeys(("sources", "targets", "gradients"), "*" + POINTEES[dtype])
+    names = kernel.arg_names
+    types = {name: ARITHMETIC.get(name, "*fp32") for name in names} | of_inputs | {"owner": "*i64"}
+    signature = {name: "constexpr" if name in constants else types[name] for name in names}
+    aligned = [name for name in names if signature[name].startswith("*") or name in ("columns", "R")]
+    source = ASTSource(
+        fn=kernel,
+        signature=signature,
+        constexprs={(names.index(name),): value for name, value in constants.items()},
+        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in aligned},
+    )
+    return triton.compile(
+        source, target=GPUTarget("cuda", arch, 32), options={"num_warps": shape.warps, "num_stages": shape.stages}
+    )
+
+
+def resources(cubin, directory):
+    """Registers a thread, and bytes a thread of local memory: its stack and what registers spill."""
+    file = directory / "kernel.cubin"
+    file.write_bytes(cubin)
+    listing = subprocess.run([TOOLS / "cuobjdump", "--dump-resource-usage", file], capture_output=True, text=True, check=True)
+    found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", listing.stdout)
+    assert found, listing.stdout
+    registers, stack, local = map(int, found.groups())
+    return registers, stack + local
+
+
+def check_compiled(name, dtype, arch, directory, monkeypatch):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(directory))
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")  # what Triton did before 3.10; 3.9 warns where nothing is said
+    binary = compiled(getattr(partition_triton, name), dtype, arch)
+    registers, spilled = resources(binary.asm["cubin"], directory)
+    assert 32 < registers <= 255
+    assert spilled == 0
+    assert binary.metadata.shared <= 99 * 1024  # the least that a block may have on GPUs from sm_80 on, as on sm_86 and sm_89
+    code = binary.asm["ptx"]
+    assert not re.search(r"\b(atom|red)\.", code)
+    assert "tf32" not in code
+    assert (TENSOR_CORES[arch] in code) == (dtype is not torch.float32)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize(("dtype", "arch"), [(torch.bfloat16, 90), (torch.float32, 80)])
+def test_compiles_without_spills(name, dtype, arch, tmp_path, monkeypatch):
+    check_compiled(name, dtype, arch, tmp_path, monkeypatch)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("dtype", SHAPES)
+@pytest.mark.parametrize("arch", TENSOR_CORES)
+def test_compiles_for_every_generation_without_spills(name, dtype, arch, tmp_path, monkeypatch):
+    check_compiled(name, dtype, arch, tmp_path, monkeypatch)
