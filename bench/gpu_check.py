@@ -10,8 +10,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -48,22 +50,49 @@ def device() -> str:
 
 
 def objective() -> str:
-    """Objective on the GPU equals the CPU's, gradients too."""
+    """The objective's primitive on the GPU, in plain torch, equals the CPU's, gradients too."""
     need_gpu()
     import torch
 
-    from model.nce import nce
-
-    torch.manual_seed(0)
-    sources, targets = torch.randn(64, 128, dtype=torch.float64), torch.randn(64, 49, 128, dtype=torch.float64)
-    results = []
-    for where in ("cpu", "cuda"):
-        s, t = (x.to(where).requires_grad_() for x in (sources, targets))
-        value = torch.stack(nce(s, t)).sum()
-        results.append([x.cpu() for x in (value, *torch.autograd.grad(value, (s, t)))])
-    worst = max(((a - b).abs().max() / a.abs().max()).item() for a, b in zip(*results, strict=True))
+    vectors = torch.randn(64, 128, dtype=torch.float64), torch.randn(64, 49, 128, dtype=torch.float64)
+    worst = difference(partition(*vectors, "cuda", "torch"), partition(*vectors, "cpu", "torch"))
     assert worst < 1e-10, f"relative difference {worst:.1e}"
     return f"relative difference {worst:.1e} in float64"
+
+
+def kernels() -> str:
+    """The objective's Triton kernels equal plain torch as well as plain torch equals float64, gradients too."""
+    need_gpu()
+    need("triton", "model.partition_triton")
+    import torch
+
+    lines = []
+    for dtype, bound in ((torch.float32, 1e-5), (torch.bfloat16, 2e-2), (torch.float16, 5e-3)):
+        vectors = torch.randn(100, 512).to(dtype), torch.randn(70, 49, 512).to(dtype)  # no multiple of any tile
+        exact = partition(vectors[0].double(), vectors[1].double(), "cuda", "torch")
+        triton, plain = (difference(partition(*vectors, "cuda", form), exact) for form in ("triton", "torch"))
+        assert triton < max(bound, 3 * plain), f"{dtype}: {triton:.1e} from float64, plain torch {plain:.1e}"
+        lines.append(f"{str(dtype).removeprefix('torch.')} {triton:.1e} (plain torch {plain:.1e})")
+    return f"relative difference to float64: {', '.join(lines)}"
+
+
+def partition(sources: Any, targets: Any, where: str, form: str) -> list[Any]:
+    """A loss of ``model.partition`` and its gradients on a device, in float64 on the CPU."""
+    import torch
+
+    from model.partition import partition as parts_of
+
+    s, t = (x.to(where).requires_grad_() for x in (sources, targets))
+    owner = torch.arange(len(s), device=where) % len(t)
+    parts = parts_of(s, owner, t, 20.0, form)
+    loss = torch.log1p(parts.negatives[:, None] * torch.exp(-parts.positives)).mean() + 1e-6 * parts.sum_of_squares
+    gradients = torch.autograd.grad(1024 * loss, (s, t))  # scaled, or float16 could not hold them
+    return [x.detach().double().cpu() for x in (loss, *gradients)]
+
+
+def difference(found: list[Any], expected: list[Any]) -> float:
+    """The largest relative difference, by the largest number of each tensor."""
+    return max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(found, expected, strict=True))
 
 
 def encoder() -> str:
@@ -118,6 +147,79 @@ def training() -> str:
     return f"loss {first:.2f} to {last:.2f}; {rate:.0f} images/s, batch {batch}, w 192, bf16, eager; {memory:.1f} GiB"
 
 
+def optimizer() -> str:
+    """Adam's fused kernels equal plain torch's after ten steps: torch's, and apex's where it works."""
+    need_gpu()
+    need("typer")
+    import torch
+
+    from engine import adam
+    from engine.presets import PRESETS
+    from errors import UsageError
+
+    device, plain, lines = torch.device("cuda"), ten_steps(None), []
+    for kernel in adam.KERNELS:
+        try:
+            make = partial(adam.make, kernel, preset=PRESETS["imagenet-small"], device=device)
+            weights, seconds = ten_steps(make)
+        except UsageError as error:
+            lines.append(f"{kernel}: {error}")
+            continue
+        worst = difference(weights, plain[0])
+        assert worst < 1e-5, f"{kernel}: relative difference {worst:.1e}"
+        lines.append(f"{kernel} {1e3 * seconds:.2f} ms a step, relative difference {worst:.1e}")
+    return f"{'; '.join(lines)}; unfused {1e3 * plain[1]:.2f} ms"
+
+
+def ten_steps(make: Callable[..., Any] | None) -> tuple[list[Any], float]:
+    """Weights of the paper's small encoder after ten steps of one gradient, and seconds a step; None is plain torch."""
+    import torch
+
+    from engine.presets import PRESETS
+    from model import Encoder
+
+    torch.manual_seed(0)
+    preset, network = PRESETS["imagenet-small"], Encoder(PRESETS["imagenet-small"].encoder)
+    weights = list(network.to("cuda").to(memory_format=torch.channels_last).parameters())  # type: ignore[call-overload]
+    for weight in weights:
+        weight.grad = torch.randn_like(weight)
+    options: dict[str, Any] = {"lr": preset.lr, "betas": (preset.beta1, preset.beta2), "weight_decay": preset.weight_decay}
+    optimizer = make(weights=weights).optimizer if make else torch.optim.Adam(weights, foreach=False, **options)
+    optimizer.step()  # makes the state
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(9):
+        optimizer.step()
+    torch.cuda.synchronize()
+    return [weight.detach().double().cpu() for weight in weights], (time.perf_counter() - start) / 9
+
+
+def waiting() -> str:
+    """No step of training waits for the GPU, in any precision."""
+    need("nvidia.dali", "typer", "PIL", "tensorboard")
+    need_gpu()
+    import torch
+
+    import train
+    from engine.launch import Place
+    from engine.presets import PRESETS
+    from engine.runs import Config
+
+    device, preset = torch.device("cuda", 0), PRESETS["fashion-mnist"]
+    loader: Any = SimpleNamespace(manifest=SimpleNamespace(classes=["a", "b"]))
+    x1, x2 = (torch.randn(32, 3, 32, 32, dtype=torch.half, device=device).to(memory_format=torch.channels_last) for _ in range(2))
+    for amp in ("bf16", "fp16", "off"):
+        trainer = train.Trainer(Config("", "", preset, 100, 0, amp, ""), loader, Place(0, 1, device))
+        for step in range(4):
+            torch.cuda.set_sync_debug_mode("error" if step else "default")  # the first step compiles and tunes kernels
+            try:
+                label, locations = (train.send(torch.zeros(shape, dtype=torch.int64), device) for shape in (32, (2, 32)))
+                trainer.meter.add(trainer.update(x1, x2, label, locations))
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+    return "bf16, fp16 and float32, as far as torch's own debug mode sees"
+
+
 def views() -> str:
     """The GPU's DALI graph gives the CPU's views, in half precision and without a copy."""
     need("nvidia.dali", "typer", "PIL")
@@ -169,7 +271,7 @@ def shapes(folder: Path) -> Path:
     return folder / "shapes"
 
 
-CHECKS: tuple[Callable[[], str], ...] = (device, objective, encoder, training, views, loading)
+CHECKS: tuple[Callable[[], str], ...] = (device, objective, kernels, encoder, optimizer, training, waiting, views, loading)
 
 
 def main() -> int:
