@@ -134,7 +134,8 @@ def measure_segments(saved: Checkpoint, data: Path, run: Path, device: torch.dev
     started = time.perf_counter()
     found = segment(saved, data, precision.choose("auto", device), device)
     result = {"probe": "segment", "data": str(data), "run": str(run), "step": saved.trainer["step"], "n_test": found.n_test}
-    result |= dict.fromkeys(CONTENDERS) | {"methods": found.scores, "seconds": round(time.perf_counter() - started, 2)}
+    result |= dict.fromkeys(CONTENDERS) | {"methods": found.scores, "methods_train": found.train_scores}
+    result |= {"n_train": found.n_train, "seconds": round(time.perf_counter() - started, 2)}
     write(run / "eval-segment.json", result)
     console.print(f"{run}, step {saved.trainer['step']:,}, on {data}: {found.n_test:,} images with masks")
     table = Table("K = " + str(found.posterior.shape[1]), "IoU, best", "IoU, fixed", "ARI")

@@ -19,7 +19,7 @@ import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import typer
@@ -40,6 +40,7 @@ from engine.stop import Stop
 from errors import UsageError, UserError, run_app
 from lock import locked
 from model import AMDIM, Losses
+from model.mixture import ALPHA
 from pipeline import RECIPES, TwoViewLoader, Views
 from shards import manifest as manifests
 
@@ -54,7 +55,8 @@ class Trainer:
         preset = config.settings
         torch.manual_seed(config.seed)
         classes = len(loader.manifest.classes)
-        model = AMDIM(preset.encoder, classes, preset.clip, preset.mixture, preset.mixture_mode).to(where.device)
+        mixture = preset.mixture, preset.mixture_mode, preset.mixture_alpha
+        model = AMDIM(preset.encoder, classes, preset.clip, *mixture).to(where.device)
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.adam = adam.make(kernel, self.model.parameters(), preset, where.device)
         self.optimizer = self.adam.optimizer
@@ -205,6 +207,10 @@ def main(
     mixture: Annotated[
         int | None, typer.Option(min=0, help="K mixture features: emergent segmentation, docs/mixtures.md.")
     ] = None,
+    mixture_mode: Annotated[
+        Literal["join", "replace"] | None, typer.Option(help="Whether mixtures join r1 to r7.", show_default="replace")
+    ] = None,
+    mixture_alpha: Annotated[float | None, typer.Option(help="Weight of their entropy.", show_default=str(ALPHA))] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of weights, order and views.")] = 0,
     amp: Annotated[str, typer.Option(help="auto, bf16, fp16 or off.")] = "auto",
     kernel: Annotated[str, typer.Option("--adam", help="Whose fused Adam: torch or apex.")] = "torch",
@@ -220,13 +226,17 @@ def main(
         return
     if steps and epochs:
         raise UsageError("--steps and --epochs: both say how long the run is; give one")
-    check_positive({"--batch-size": batch_size, "--epochs": epochs, "--lr": lr, "--steps": steps})
+    check_positive(
+        {"--batch-size": batch_size, "--epochs": epochs, "--lr": lr, "--steps": steps, "--mixture-alpha": mixture_alpha}
+    )
     due, where, path = SaveTimer(save_every), place(gpus), runs.data_path(data)
     manifest = manifests.load(path)
     name = preset or default_preset(manifest.name, where.device.type == "cuda")
     splits = [split for split in PRETRAIN_SPLITS if split in manifest.splits]
     samples = sum(manifest.splits[split].samples for split in splits)
-    settings = configure(name, samples, {"batch": batch_size, "epochs": epochs, "lr": lr, "mixture": mixture})
+    changes: dict[str, Any] = {"batch": batch_size, "epochs": epochs, "lr": lr, "mixture": mixture}
+    changes |= {"mixture_mode": mixture_mode, "mixture_alpha": mixture_alpha}
+    settings = configure(name, samples, changes)
     loader = TwoViewLoader(path, splits, RECIPES[settings.recipe], settings.batch, where.rank, where.world, where.device, seed)
     total = steps or max(1, round(settings.epochs * len(loader)))
     config = Config(str(path), name, settings, total, seed, amp, save_every, init)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from errors import UsageError
 from model.encoder import EncoderConfig
+from model.mixture import ALPHA
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Preset:
         clip: c of the objective's soft clip.
         mixture: K mixture features; 0 leaves them out.
         mixture_mode: whether their term joins the others or replaces r1 to r7.
+        mixture_alpha: weight of the entropy of their posterior.
     """
 
     encoder: EncoderConfig
@@ -46,7 +48,8 @@ class Preset:
     beta2: float = 0.999
     clip: float = 20.0
     mixture: int = 0
-    mixture_mode: Literal["join", "replace"] = "join"
+    mixture_mode: Literal["join", "replace"] = "replace"
+    mixture_alpha: float = ALPHA
     note: str = field(default="", compare=False)
 
 

@@ -28,14 +28,19 @@ BANK = 2  # batches of 256 training images: negatives, and what clusters are fit
 ASSIGN = 4  # more of them, whose masks say which components are foreground
 SHOWN = 12  # images of the figure
 
-Maps = Callable[[Tensor], Tensor]
+Scores = dict[str, dict[str, float | None]]
 
 
 class Segmentation(NamedTuple):
-    """Scores by method, and the first images (n, 3, S, S), posteriors (n, K, SIDE, SIDE) and masks (n, SIDE, SIDE)."""
+    """Scores by method, and the first images (n, 3, S, S), posteriors (n, K, SIDE, SIDE) and masks (n, SIDE, SIDE).
 
-    scores: dict[str, dict[str, float | None]]
+    ``train_scores`` are those of the training images that chose the foreground: what settings may be chosen by.
+    """
+
+    scores: Scores
+    train_scores: Scores
     n_test: int
+    n_train: int
     rgb: Tensor
     posterior: Tensor
     masks: Tensor
@@ -53,15 +58,18 @@ def segment(saved: Checkpoint, data: Path, precision: Precision, device: torch.d
     see = seer(saved, recipe, precision, device)
     train = list(islice(look(EvalLoader(data, ["train"], recipe, device=device), see), BANK + ASSIGN))
     bank = concatenate(train[:BANK])
-    methods = segmenters(bank, field, settings["batch"], settings["clip"])
+    methods = segmenters(bank, field, settings["batch"], settings["clip"], settings["mixture_alpha"])
     # A set too small for batches beyond the bank lends the bank's own.
     assign, first = (train[BANK:], len(bank.rgb)) if len(train) > BANK else (train, 0)
     known = agreement(methods, assign, of_train[first:], field)
     test = EvalLoader(data, [split], recipe, device=device)
     found = agreement(methods, look(test, see), masks, field)
-    scores = {name: score(found[name], known[name], by_image=name.endswith("by_image")) for name in methods}
+    scores, train_scores = (
+        {name: score(each[name], known[name], by_image=name.endswith("by_image")) for name in methods} for each in (found, known)
+    )
     shown = Seen(*(part[:SHOWN] for part in next(look(test, see))))
-    return Segmentation(scores, len(masks), shown.rgb, lay_out(methods["mixture"](shown), shown, field), masks[:SHOWN])
+    posterior = lay_out(methods["mixture"](shown), shown, field)
+    return Segmentation(scores, train_scores, len(masks), len(of_train) - first, shown.rgb, posterior, masks[:SHOWN])
 
 
 def seer(saved: Checkpoint, recipe: Recipe, precision: Precision, device: torch.device) -> Callable[[Tensor], Seen]:
@@ -83,7 +91,7 @@ def seer(saved: Checkpoint, recipe: Recipe, precision: Precision, device: torch.
 def load(saved: Checkpoint, device: torch.device) -> tuple[Encoder, Mixture]:
     components = saved.config["settings"].get("mixture", 0)
     if not components:
-        raise UsageError(f"{saved.path}: has no mixture features; train a run with `python train.py --mixture 4`")
+        raise UsageError(f"{saved.path}: has no mixture features; train a run with `python train.py --mixture 2`")
     config = runs.encoder_config(saved.config)
     encoder, mixture = Encoder(config), Mixture(config.embedding, components)
     for prefix, module in (("encoder.", encoder), ("mixture.", mixture)):

@@ -34,7 +34,7 @@ class Seen(NamedTuple):
 Segmenter = Callable[[Seen], Tensor]
 
 
-def segmenters(bank: Seen, field: Field, batch: int, clip: float, seed: int = 0) -> dict[str, Segmenter]:
+def segmenters(bank: Seen, field: Field, batch: int, clip: float, alpha: float, seed: int = 0) -> dict[str, Segmenter]:
     """All of them by name.
 
     Args:
@@ -42,13 +42,14 @@ def segmenters(bank: Seen, field: Field, batch: int, clip: float, seed: int = 0)
         field: what a location sees.
         batch: global batch of the training; the negatives are weighed to count as many.
         clip: c of the objective's soft clip.
+        alpha: weight of the posterior's entropy.
         seed: of what is random.
     """
     K = bank.sources.shape[1]
     colours = lambda seen: points(pool(seen.rgb, field))  # noqa: E731
     locations = lambda seen: seen.targets  # noqa: E731
     return {
-        "mixture": lambda seen: mixture_posterior(seen, bank.targets, batch, clip),
+        "mixture": lambda seen: mixture_posterior(seen, bank.targets, batch, clip, alpha),
         "random": noise(K, torch.Generator().manual_seed(seed)),
         "kmeans_r7": clusters(locations, bank, K, seed),
         "kmeans_r7_by_image": clusters_by_image(locations, K, seed),
@@ -58,7 +59,7 @@ def segmenters(bank: Seen, field: Field, batch: int, clip: float, seed: int = 0)
     }
 
 
-def mixture_posterior(seen: Seen, bank: Tensor, batch: int, clip: float) -> Tensor:
+def mixture_posterior(seen: Seen, bank: Tensor, batch: int, clip: float, alpha: float) -> Tensor:
     """q(k | i) of each image's own locations, with training images (m, L, R) as negatives, counted as batch - 1 of them."""
     n, K, R = seen.sources.shape
     sources = seen.sources.reshape(n * K, R)
@@ -66,7 +67,7 @@ def mixture_posterior(seen: Seen, bank: Tensor, batch: int, clip: float) -> Tens
     negatives = partition(sources, nobody, bank, clip).negatives * ((batch - 1) / len(bank))
     raw = torch.einsum("nkr,nlr->nkl", seen.sources, seen.targets) / R**0.5
     shifted = clip * torch.tanh(raw / clip) - clip
-    return square(posterior(log_scores(negatives.view(n, K), shifted)))
+    return square(posterior(log_scores(negatives.view(n, K), shifted), alpha))
 
 
 def noise(components: int, generator: torch.Generator) -> Segmenter:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from model.collectives import Gathering
 from model.encoder import Encoder, EncoderConfig, Features
-from model.mixture import Mixture, mixture_both_ways
+from model.mixture import ALPHA, Mixture, mixture_both_ways
 from model.nce import CLIP, MultiscaleLoss, score, sources_of
 from model.probe import LinearProbe, MLPProbe, correct, probe_loss
 
@@ -38,13 +38,20 @@ class AMDIM(nn.Module):
         mixture: K mixture features that predict the 7x7 locations together; 0 leaves them out.
         mixture_mode: "join" adds their term to the objective's three; "replace" has it minimised instead of r1 to r7, which is
             then only measured (its regulariser stays).
+        mixture_alpha: weight of the posterior's entropy.
 
     Raises:
         ValueError: for another mode.
     """
 
     def __init__(
-        self, config: EncoderConfig, classes: int, clip: float = CLIP, mixture: int = 0, mixture_mode: str = "join"
+        self,
+        config: EncoderConfig,
+        classes: int,
+        clip: float = CLIP,
+        mixture: int = 0,
+        mixture_mode: str = "replace",
+        mixture_alpha: float = ALPHA,
     ) -> None:
         super().__init__()
         if mixture_mode not in MODES:
@@ -53,7 +60,8 @@ class AMDIM(nn.Module):
         self.linear = LinearProbe(config.embedding, classes) if classes else None
         self.mlp = MLPProbe(config.embedding, classes) if classes else None
         self.mixture = Mixture(config.embedding, mixture) if mixture else None
-        self.clip, self.replaces = clip, bool(mixture) and mixture_mode == "replace"
+        self.replaces = bool(mixture) and mixture_mode == "replace"
+        self.clip, self.alpha = clip, mixture_alpha
 
     def forward(self, x1: Tensor, x2: Tensor, labels: Tensor, locations: Tensor) -> Losses:
         """Losses of two views (B, 3, S, S) of the same images, their labels (B,), and (2, B) source locations of r5 to r5."""
@@ -75,7 +83,7 @@ class AMDIM(nn.Module):
         if self.mixture is None:
             zero = view1.r1.new_zeros((), dtype=torch.float32)
             return zero, zero
-        return mixture_both_ways(self.mixture, view1, view2, self.clip)
+        return mixture_both_ways(self.mixture, view1, view2, self.clip, self.alpha)
 
     def probe(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The probes' loss on features (B, R) and how many images each gets right; zeros without classes."""

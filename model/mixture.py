@@ -5,10 +5,10 @@ scores location i of its image's other view as any source of the objective does,
 
     s(k, i) = u_ki - log(e^{u_ki} + N_k) = -log1p(N_k e^{-u_ki})
 
-Wanted is the largest  mean over i of [sum_k q(k|i) s(k, i) + a H(q(.|i))],  H being the entropy. For given scores the best q
-is the posterior softmax_k(s / a), and the bracket is then a log sum_k e^{s(k, i) / a}: that is what is computed. Its gradient is
-the one with q held fixed, because q is where the bracket has its maximum. The constant a log K is taken off, so that K equal
-components lose what one of them would: the loss is comparable for any K, and for K = 1 it is the plain term.
+Wanted is the largest  mean over i of [sum_k q(k|i) s(k, i) + alpha H(q(.|i))],  H being the entropy. For given scores the best
+q is the posterior softmax_k(s / alpha), and the bracket is then alpha log sum_k e^{s(k, i) / alpha}: what is computed here. Its
+gradient is the one with q held fixed, because q is where the bracket has its maximum. The constant alpha log K is taken off, so
+that K equal components lose what one of them would: the loss is comparable for any K, and for K = 1 it is the plain term.
 
 Shape letters: B images of this rank, K components, L locations, R embedding width.
 """
@@ -21,11 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.collectives import add_up, gather
+from model.collectives import Gathering, add_up, gather
 from model.encoder import Features
 from model.nce import CLIP, locations_of, own_rows, score_sources
 
-ENTROPY_WEIGHT = 1.0  # a: at 1 the mixture is one of likelihoods, and q is Bayes' posterior
+ALPHA = 0.3  # weight of the entropy: small makes components share locations out, large has each do for all; docs/mixtures.md
 
 
 class Mixture(nn.Module):
@@ -52,7 +52,7 @@ def mixture_nce(
     sources: Tensor,
     targets: Tensor,
     clip: float = CLIP,
-    entropy_weight: float = ENTROPY_WEIGHT,
+    alpha: float = ALPHA,
     implementation: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """One term: the K sources of each image (B, K, R) predict its targets (B, L, R), against negatives of all ranks.
@@ -63,10 +63,33 @@ def mixture_nce(
     Raises:
         ValueError: with fewer than two images there is no negative.
     """
-    B, K, _ = sources.shape
-    found = score_sources(gather(sources), targets, clip, implementation)
-    scores = log_scores(add_up(found.negatives)[own_rows(B)], found.positives)
-    return mixture_loss(scores, entropy_weight), found.regulariser / K
+    return score_mixtures([gather(sources)], [targets], clip, alpha, implementation)
+
+
+def mixture_both_ways(
+    mixture: Mixture,
+    view1: Features,
+    view2: Features,
+    clip: float = CLIP,
+    alpha: float = ALPHA,
+    implementation: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """The mean loss of the two directions, and half the sum of their regularisers, as the other terms are weighed."""
+    on_their_way = [Gathering(mixture(view.r1.flatten(1))) for view in (view1, view2)]
+    targets = [locations_of(view.r7) for view in (view2, view1)]
+    return score_mixtures([each.wait() for each in on_their_way], targets, clip, alpha, implementation)
+
+
+def score_mixtures(
+    sources: list[Tensor], targets: list[Tensor], clip: float, alpha: float, implementation: str
+) -> tuple[Tensor, Tensor]:
+    """Loss and regulariser, the means over directions from sources of all ranks (N, K, R) to targets of this one (B, L, R)."""
+    found = [score_sources(*pair, clip, implementation) for pair in zip(sources, targets, strict=True)]
+    sums = add_up(torch.stack([each.negatives for each in found]))
+    own = sums[:, own_rows(len(targets[0]))]
+    losses = [mixture_loss(log_scores(N, each.positives), alpha) for N, each in zip(own, found, strict=True)]
+    regularisers = [each.regulariser / each.negatives.shape[1] for each in found]
+    return torch.stack(losses).mean(), torch.stack(regularisers).mean()
 
 
 def log_scores(negatives: Tensor, positives: Tensor) -> Tensor:
@@ -74,24 +97,12 @@ def log_scores(negatives: Tensor, positives: Tensor) -> Tensor:
     return -torch.log1p(negatives[..., None] * torch.exp(-positives))
 
 
-def mixture_loss(scores: Tensor, entropy_weight: float) -> Tensor:
-    """-a log mean_k e^{s / a}, the mean over images and locations of scores (B, K, L)."""
-    best = entropy_weight * (torch.logsumexp(scores / entropy_weight, 1) - math.log(scores.shape[1]))
+def mixture_loss(scores: Tensor, alpha: float) -> Tensor:
+    """-alpha log mean_k e^{s / alpha}, the mean over images and locations of scores (B, K, L)."""
+    best = alpha * (torch.logsumexp(scores / alpha, 1) - math.log(scores.shape[1]))
     return -best.mean()
 
 
-def posterior(scores: Tensor, entropy_weight: float = ENTROPY_WEIGHT) -> Tensor:
+def posterior(scores: Tensor, alpha: float = ALPHA) -> Tensor:
     """q(k | i) of scores (B, K, L)."""
-    return torch.softmax(scores / entropy_weight, 1)
-
-
-def mixture_both_ways(
-    mixture: Mixture, view1: Features, view2: Features, clip: float = CLIP, entropy_weight: float = ENTROPY_WEIGHT
-) -> tuple[Tensor, Tensor]:
-    """The mean loss of the two directions, and half the sum of their regularisers, as the other terms are weighed."""
-    pairs = ((view1, view2), (view2, view1))
-    terms = [
-        mixture_nce(mixture(source.r1.flatten(1)), locations_of(target.r7), clip, entropy_weight) for source, target in pairs
-    ]
-    losses, regularisers = zip(*terms, strict=True)
-    return torch.stack(losses).mean(), torch.stack(regularisers).mean()
+    return torch.softmax(scores / alpha, 1)

@@ -117,7 +117,7 @@ def two_parts(n=6):
 @pytest.mark.parametrize("name", ["mixture", "kmeans_r7", "kmeans_r7_by_image", "kmeans_colour", "kmeans_colour_by_image"])
 def test_segmenters_find_two_parts(name):
     part, seen = two_parts()
-    maps = segmenters(seen, FIELDS[32], 6, 20.0)[name](seen)
+    maps = segmenters(seen, FIELDS[32], 6, 20.0, 1.0)[name](seen)
     assert maps.shape == (6, 2, 7, 7)
     torch.testing.assert_close(maps.sum(1), torch.ones(6, 7, 7))
     found = overlap(maps.argmax(1), part == 1, 2)
@@ -126,7 +126,7 @@ def test_segmenters_find_two_parts(name):
 
 def test_the_random_posterior_is_random_and_seeded():
     _, seen = two_parts()
-    one, other = (segmenters(seen, FIELDS[32], 6, 20.0)["random"](seen) for _ in range(2))
+    one, other = (segmenters(seen, FIELDS[32], 6, 20.0, 1.0)["random"](seen) for _ in range(2))
     torch.testing.assert_close(one, other)
     assert one.std() > 0.1
 
@@ -136,8 +136,8 @@ def test_the_posterior_of_an_image_does_not_depend_on_others():
     generator = torch.Generator().manual_seed(0)
     noisy = Seen(seen.rgb, torch.randn(6, 3, 4, generator=generator), torch.randn(6, 49, 4, generator=generator))
     bank = torch.randn(9, 49, 4, generator=generator)
-    together = mixture_posterior(noisy, bank, 16, 20.0)
-    alone = [mixture_posterior(Seen(*(part[i : i + 1] for part in noisy)), bank, 16, 20.0) for i in range(6)]
+    together = mixture_posterior(noisy, bank, 16, 20.0, 1.0)
+    alone = [mixture_posterior(Seen(*(part[i : i + 1] for part in noisy)), bank, 16, 20.0, 1.0) for i in range(6)]
     torch.testing.assert_close(together, torch.cat(alone))
 
 
@@ -147,8 +147,8 @@ def test_the_posterior_is_that_of_the_definition():
     score = lambda t: 20 * torch.tanh(torch.einsum("nkr,mlr->nkml", sources, t) / 2 / 20)  # noqa: E731
     negatives = score(bank).exp().sum((2, 3)) * 7 / 5
     own = torch.stack([score(targets)[i, :, i] for i in range(2)])
-    expected = (own - (own.exp() + negatives[..., None]).log()).softmax(1)
-    found = mixture_posterior(Seen(torch.zeros(2, 3, 32, 32), sources, targets), bank, 8, 20.0)
+    expected = (own - (own.exp() + negatives[..., None]).log()).mul(2).softmax(1)
+    found = mixture_posterior(Seen(torch.zeros(2, 3, 32, 32), sources, targets), bank, 8, 20.0, 0.5)
     torch.testing.assert_close(found.flatten(2), expected)
 
 
@@ -171,6 +171,8 @@ def test_segmenting_a_run(trained, set_with_masks):
         assert 0 < scores["iou_best"] < 1
         assert -1 < scores["ari"] < 1
         assert (scores["iou_fixed"] is None) == name.endswith("by_image")
+    assert found["methods_train"].keys() == found["methods"].keys()
+    assert found["n_train"] == 60
     assert found["methods"]["kmeans_pixels_by_image"]["iou_best"] > found["methods"]["random"]["iou_best"]
     with Image.open(trained / "runs" / "mixed" / "segments.png") as picture:
         assert picture.width > 1000

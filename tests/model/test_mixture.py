@@ -84,7 +84,7 @@ def test_no_other_posterior_does_better():
 
 def test_posterior_of_scores():
     scores = torch.tensor([[[0.0, -9.0], [torch.tensor(3.0).log(), -9.0]]])
-    torch.testing.assert_close(posterior(scores), torch.tensor([[[0.25, 0.5], [0.75, 0.5]]]))
+    torch.testing.assert_close(posterior(scores, 1.0), torch.tensor([[[0.25, 0.5], [0.75, 0.5]]]))
 
 
 def test_log_scores_are_those_of_the_definition():
@@ -100,7 +100,7 @@ def test_both_ways_are_averaged_and_regularisers_halved():
     views = [Features(*(torch.randn(3, 6, s, s, dtype=torch.float64, generator=make) for s in (1, 5, 7))) for _ in range(2)]
     mixture = Mixture(6, 3).double()
     ways = [
-        naive(mixture(a.r1.flatten(1)), b.r7.flatten(2).transpose(1, 2), 20.0, 1.0, True) for a, b in (views, reversed(views))
+        naive(mixture(a.r1.flatten(1)), b.r7.flatten(2).transpose(1, 2), 20.0, 0.3, True) for a, b in (views, reversed(views))
     ]
     expected = [sum(column) / 2 for column in zip(*ways, strict=True)]
     torch.testing.assert_close(mixture_both_ways(mixture, *views), tuple(expected), rtol=1e-12, atol=1e-12)
@@ -124,35 +124,45 @@ def test_scores_are_float32_under_autocast():
     sources, targets = (t.detach() for t in features(8, 3, 25, 64))
     with torch.autocast("cpu", torch.bfloat16):
         loss, _ = mixture_nce(sources.bfloat16(), targets.bfloat16())
-    expected, _ = naive(sources.bfloat16().double(), targets.bfloat16().double(), 20.0, 1.0, True)
+    expected, _ = naive(sources.bfloat16().double(), targets.bfloat16().double(), 20.0, 0.3, True)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+def two_views():
+    """Outputs of two views of six images, and a mixture over them."""
+    make = torch.Generator().manual_seed(1)
+    views = [[torch.randn(6, 5, s, s, dtype=torch.float64, generator=make) for s in (1, 5, 7)] for _ in range(2)]
+    torch.manual_seed(2)
+    return views, Mixture(5, 3).double()
+
+
+def loss_and_gradients(views, mixture):
+    """Loss, regulariser, then gradients: of r1 and r7 of both views, and of the mixture's weights."""
+    views = [Features(*(t.clone().requires_grad_() for t in view)) for view in views]
+    loss, regulariser = mixture_both_ways(mixture, *views)
+    leaves = [t for view in views for t in (view.r1, view.r7)]
+    return [loss.detach(), regulariser.detach(), *torch.autograd.grad(loss + regulariser, [*leaves, *mixture.parameters()])]
+
+
 def work(rank, world, directory):
-    """One rank: its slice of the batch through the term; leaves its loss and its share of the gradients in ``directory``."""
+    """One rank: its slice of the batch through the term; leaves what it found in ``directory``."""
     dist.init_process_group("gloo", init_method=f"file://{directory}/meet", rank=rank, world_size=world)
-    sources, targets = features(6, 3, 4, 5)
+    views, mixture = two_views()
     share = slice(rank * 6 // world, (rank + 1) * 6 // world)
-    own = [t.detach()[share].requires_grad_() for t in (sources, targets)]
-    loss, regulariser = mixture_nce(*own)
-    gradients = torch.autograd.grad(loss + regulariser, own)
-    torch.save([loss.detach(), regulariser.detach(), *gradients], f"{directory}/{rank}.pt")
+    torch.save(loss_and_gradients([[t[share] for t in view] for view in views], mixture), f"{directory}/{rank}.pt")
     dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_several_processes_equal_one(world, tmp_path):
+    """Losses and gradients averaged over ranks, as DistributedDataParallel takes them."""
     mp.spawn(work, (world, str(tmp_path)), nprocs=world)
-    parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
-    inputs = features(6, 3, 4, 5)
-    loss, regulariser = mixture_nce(*inputs)
-    expected = torch.autograd.grad(loss + regulariser, inputs)
-    for i, value in enumerate((loss, regulariser)):
-        torch.testing.assert_close(sum(part[i] for part in parts) / world, value.detach(), rtol=1e-12, atol=1e-13)
-    for i, gradient in enumerate(expected, 2):
-        # Gradients of an average over ranks, as DistributedDataParallel takes it.
-        torch.testing.assert_close(torch.cat([part[i] for part in parts]) / world, gradient, rtol=1e-10, atol=1e-13)
+    parts = zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in range(world)), strict=True)
+    for number, (found, expected) in enumerate(zip(parts, loss_and_gradients(*two_views()), strict=True)):
+        of_images = number in (2, 3, 4, 5)
+        joined = torch.cat(found) / world if of_images else sum(found) / world
+        torch.testing.assert_close(joined, expected, rtol=1e-10, atol=1e-13)
 
 
 @pytest.mark.parametrize("mode", ["join", "replace"])

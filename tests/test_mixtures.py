@@ -1,0 +1,43 @@
+"""The bench of mixtures, but for its training: how settings become commands and results become rows."""
+
+import json
+
+import pytest
+
+from bench import mixtures
+from errors import UsageError
+
+
+def test_settings_become_options():
+    assert mixtures.options("0") == ["--mixture", "0"]
+    assert mixtures.options("2,join,0.3") == ["--mixture", "2", "--mixture-mode", "join", "--mixture-alpha", "0.3"]
+    with pytest.raises(UsageError, match="2,replace"):
+        mixtures.options("2,join")
+
+
+def test_rows_say_what_was_measured(tmp_path, monkeypatch, capsys):
+    """Training and evaluation are replaced by what they leave behind."""
+    calls = []
+    scores = {"mixture": {"iou_best": 0.625, "iou_fixed": 0.25, "ari": 0.5}}
+    clusters = {"kmeans_r7_by_image": {"iou_best": 0.125, "iou_fixed": None, "ari": 0.0}}
+
+    def call(program, *arguments):
+        calls.append((program, arguments))
+        run = tmp_path / "runs" / ("2-join-0.3" if "2" in arguments or "2-join-0.3" in " ".join(arguments) else "0")
+        run.mkdir(parents=True, exist_ok=True)
+        row = {"step": 1, "loss": 1, "loss_1t5": 1, "loss_1t7": 5.5, "loss_5t5": 1, "linear_top1": 0, "mlp_top1": 0}
+        (run / "metrics.jsonl").write_text(json.dumps(row | {"loss_mixture": 4.25}) + "\n")
+        (run / "eval-linear.json").write_text(json.dumps({"top1": 0.375}))
+        found = {"methods": scores | clusters, "methods_train": scores | clusters, "n_train": 7, "n_test": 9}
+        (run / "eval-segment.json").write_text(json.dumps(found))
+        return 0.0
+
+    monkeypatch.setattr(mixtures, "call", call)
+    mixtures.main(["0", "2,join,0.3"], data=tmp_path / "data", runs=tmp_path / "runs")
+    assert [program for program, _ in calls] == ["-m", "train.py", "eval.py", "train.py", "eval.py", "eval.py"]
+    _, _, plain, mixed, counts, first, second = capsys.readouterr().out.splitlines()
+    assert plain.split() == ["0", "linear", "37.5%", "1→7", "5.50", "mixture", "4.25"]
+    assert mixed.split()[:7] == ["2,join,0.3", "0.625", "0.250", "0.500", "0.625", "0.250", "0.500"]
+    assert "7 training" in counts
+    assert first.split()[0] == "mixture"
+    assert second.split() == ["kmeans_r7_by_image", "0.125", "0.000", "0.125", "0.000"]
