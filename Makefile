@@ -8,7 +8,8 @@ READY := $(VENV)/.ready
 
 DATA ?= shapes
 SRC ?=
-OUT ?= data/$(DATA)
+# The index of tars that exist already lies beside them.
+OUT ?= $(if $(and $(filter webdataset,$(DATA)),$(if $(findstring --rewrite,$(ARGS)),,yes)),$(SRC),data/$(DATA))
 SIZE ?=
 WORKERS ?=
 ARGS ?=

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -15,9 +15,11 @@ from rich.console import Console
 from errors import UsageError, UserError, run_app
 
 from . import build as builder
-from . import cluster, manifest, registry, report
+from . import cluster, manifest, registry, report, webdataset
 from . import verify as verification
+from .adopt import adopt
 from .atomic import atomic
+from .pool import Team
 from .preview import contact_sheet
 from .registry import Options
 
@@ -40,22 +42,28 @@ def build(
     val: Annotated[float | None, typer.Option(min=0, max=0.9, help="Fraction set apart to validate. Default 0.1.")] = None,
     max_rejected: Annotated[float, typer.Option(min=0, max=1, help="Fraction of images that may be bad.")] = 0.01,
     unlabeled: Annotated[bool, typer.Option("--unlabeled", help="The images have no classes.")] = False,
+    rewrite: Annotated[bool, typer.Option("--rewrite", help="webdataset: write new shards instead of an index.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a set that stands there.")] = False,
     debug: Debug = False,  # noqa: ARG001 - run_app looks for it
 ) -> None:
     """Turn a collection of images into a shard set."""
     if out == Path():
         raise UsageError("--out: give the set a directory of its own")
-    out = out or Path("data") / name
     src = src.resolve() if src and dask else src  # workers are elsewhere
-    source = registry.source(name, Options(seed, src, size, quality, val, unlabeled))
+    options = Options(seed, src, size, quality, val, unlabeled, rewrite)
+    if name == "webdataset" and not rewrite:
+        with _team(dask, workers) as team:
+            _index(_to_index(options, out), team, max_rejected, overwrite)
+        return
+    out = out or Path("data") / name
+    source = registry.source(name, options)
     if src and out.resolve().is_relative_to(src.resolve()):
         raise UsageError(f"{out}: lies inside --src {src}, whose images it would be listed among; choose another --out")
     total = sum(map(len, source.splits.values()))
     if source.note:
         report.say(console, source.note)
     with (
-        cluster.team(dask) if dask else nullcontext(workers or _cores()) as team,
+        _team(dask, workers) as team,
         report.progress(console, f"build {name}", total) as show,
     ):
         result = builder.build(
@@ -106,6 +114,36 @@ def preview(
 def info(directory: SetDirectory, debug: Debug = False) -> None:  # noqa: ARG001
     """Say what a shard set holds."""
     report.described(console, manifest.load(directory))
+
+
+def _to_index(options: Options, out: Path | None) -> Path:
+    """The directory whose tars are to be indexed where they are; raises UsageError for options that would change them."""
+    if options.src is None:
+        raise UsageError("webdataset needs --src, the directory that holds the tars")
+    changing = [name for name in ("size", "quality", "val") if getattr(options, name) is not None]
+    changing += ["unlabeled"] if options.unlabeled else []
+    if changing:
+        raise UsageError(f"--{changing[0]} changes what is in the tars, which stay as they are; pass --rewrite too")
+    if out and out.resolve() != options.src.resolve():
+        raise UsageError(f"--out {out}: the index of existing tars lies beside them; leave --out out, or pass --rewrite too")
+    return options.src
+
+
+def _index(src: Path, team: int | Team, max_rejected: float, overwrite: bool) -> None:
+    total = sum(map(len, webdataset.splits(src).values()))
+    report.say(console, f"webdataset: {total:,} tars in {src}, which stay as they are")
+    with report.progress(console, "index", total, "tars") as show:
+        result, warning = adopt(src, workers=team, max_rejected=max_rejected, overwrite=overwrite, show=show)
+    if not result.fresh:
+        report.say(console, f"{src}: already indexed; index it again with `{manifest.how_to_make(src, overwrite=True)}`")
+        return
+    report.built(console, result, 0, str(src))
+    if warning:
+        report.say(console, warning)
+
+
+def _team(dask: str | None, workers: int | None) -> AbstractContextManager[int | Team]:
+    return cluster.team(dask) if dask else nullcontext(workers or _cores())
 
 
 def _cores() -> int:

@@ -27,6 +27,14 @@ MAX_IMAGE = 2**29  # bytes; an encoded image of the largest accepted size is sma
 COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZ": "bunzip2", b"\xfd7": "unxz", b"\x28\xb5": "unzstd"}
 
 
+class DamagedTar(UserError):
+    """An archive that ends too early, or has a header that is none; ``what`` is the message without what to do."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}; fetch it again")
+        self.what = what
+
+
 class Readable(Protocol):
     """What is asked of an open archive: a file, or a compressed one, which is slow to go back."""
 
@@ -50,7 +58,7 @@ def members(file: Readable, name: str, start: int = 0, end: int | None = None) -
     """The members, directories left out, of the archive in bytes ``start`` to ``end`` of ``file``; ``name`` is for messages.
 
     Offsets are those in ``file``. After a member is yielded, ``file`` stands at its contents and may be read from there on.
-    Raises UserError when the archive is damaged or cut short.
+    Raises DamagedTar.
     """
     window = _Window(file, start, end)
     place = start
@@ -67,9 +75,9 @@ def members(file: Readable, name: str, start: int = 0, end: int | None = None) -
             if not info.isdir():
                 yield Member(info.name.removeprefix("./"), place, info.size, _fault(info))
     except Exception as error:  # tarfile raises whatever the damage makes it raise
-        raise UserError(f"{name}: damaged behind byte {place:,} ({error or type(error).__name__}); fetch it again") from None
+        raise DamagedTar(f"{name}: damaged behind byte {place:,} ({error or type(error).__name__})") from None
     if window.last != bytes(BLOCK):
-        raise UserError(f"{name}: cut short or damaged behind byte {place:,}, as no end of the archive is there; fetch it again")
+        raise DamagedTar(f"{name}: cut short or damaged behind byte {place:,}, as no end of the archive is there")
 
 
 def open_plain(path: Path) -> BinaryIO:

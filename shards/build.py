@@ -9,7 +9,7 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -29,7 +29,7 @@ from .manifest import Manifest, Split
 from .plan import Plan
 from .source import TRAINING, Source
 from .space import check_space
-from .write import Job, Written, write_shard
+from .write import Job, Rejection, Written, write_shard
 
 REJECTED = "rejected.jsonl"
 BUSY = "another build is writing here; wait for it, or choose another --out"
@@ -86,17 +86,19 @@ def build(
     again = manifest.command(source.name, out, recipe, str(src) if src else None, overwrite=True)
     out = out.resolve()  # workers may be elsewhere
     with locked(out, BUSY), _full_disk(out):
+        if manifest.is_in_place(out):
+            raise UsageError(f"{out}: holds tars that are not this program's, with an index; choose another --out")
         if not overwrite and (found := _finished(out, recipe, again)):
             return Built(found, Counter(), 0.0, fresh=False)
         if source.unpack:
             source = replace(source, read=source.unpack(out / UNPACKED))
         plan = Plan(source, out, seed)
-        head = {"recipe": recipe, "tools": _tools(), "shards": plan.shards, "src": str(src) if src else None}
+        head = {"recipe": recipe, "tools": tools(), "shards": plan.shards, "src": str(src) if src else None}
         journal = _journal(out, head, again, overwrite)
         check_space(out, plan.expected - _bytes_there(out))
         pool.run(write_shard, _Jobs(plan, journal), workers, show, lambda _, written: _note(journal, written))
-        reasons = _save_rejections(out, journal)
-        _check_rejections(out, reasons.total(), plan.samples, max_rejected)
+        reasons = save_rejections(out, (rejection for written in journal.all() for rejection in written.rejections))
+        check_rejections(out, reasons.total(), plan.samples, max_rejected)
         result = _manifest(source, recipe, journal)
         manifest.save(result, out)
         journal.remove()
@@ -118,7 +120,8 @@ def _recipe(source: Source, seed: int) -> dict[str, Any]:
     return {"source": source.name, "seed": seed, **encoding, **source.recipe}
 
 
-def _tools() -> dict[str, str]:
+def tools() -> dict[str, str]:
+    """Versions of what decides the bytes that are written."""
     return {"python": platform.python_version(), **{name: version(name) for name in ("numpy", "pillow")}}
 
 
@@ -176,17 +179,18 @@ def _bytes_there(out: Path) -> int:
     return sum(path.stat().st_size for path in out.iterdir() if PARTS.fullmatch(path.name))
 
 
-def _save_rejections(out: Path, journal: Journal) -> Counter[str]:
+def save_rejections(out: Path, rejections: Iterable[Rejection]) -> Counter[str]:
     """Writes ``rejected.jsonl`` and counts the reasons, without what stands behind their colons."""
     reasons: Counter[str] = Counter()
     with atomic(out / REJECTED) as file:
-        for written in journal.all():
-            file.writelines(json.dumps(asdict(rejection)).encode() + b"\n" for rejection in written.rejections)
-            reasons.update(rejection.reason.partition(":")[0] for rejection in written.rejections)
+        for rejection in rejections:
+            file.write(json.dumps(asdict(rejection)).encode() + b"\n")
+            reasons[rejection.reason.partition(":")[0]] += 1
     return reasons
 
 
-def _check_rejections(out: Path, rejected: int, listed: int, limit: float) -> None:
+def check_rejections(out: Path, rejected: int, listed: int, limit: float) -> None:
+    """Raises UserError when more than the fraction ``limit`` of the samples listed were rejected."""
     if rejected > limit * listed:
         raise UserError(
             f"{out}: {rejected:,} of {listed:,} images are bad, more than --max-rejected {limit:g} allows, so the set is left "
@@ -203,8 +207,7 @@ def _manifest(source: Source, recipe: dict[str, Any], journal: Journal) -> Manif
     splits = {name: _split(shards) for name, shards in found.items()}
     if empty := [name for name, split in splits.items() if not split.samples]:
         raise UserError(f"split {empty[0]}: not one image could be stored, so the set is left unfinished")
-    mean, std = _moments(histogram)
-    return Manifest(source.name, source.classes, mean, std, splits, recipe, _tools())
+    return Manifest(source.name, source.classes, *moments(histogram), splits, recipe, tools())
 
 
 def _split(written: list[Written]) -> Split:
@@ -212,7 +215,7 @@ def _split(written: list[Written]) -> Split:
     return Split(sum(shard.samples for shard in shards), sum(result.labelled for result in written), shards)
 
 
-def _moments(histogram: NDArray[np.int64]) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+def moments(histogram: NDArray[np.int64]) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Mean and standard deviation per channel, as fractions of 255, of a (3, 256) histogram of values."""
     values = np.arange(256) / 255
     share = histogram / histogram.sum(axis=1, keepdims=True)

@@ -7,7 +7,8 @@ Offsets come from ``tarfile``, which is right for every kind of tar header; DALI
 
 from __future__ import annotations
 
-import tarfile
+import json
+import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from errors import UserError
 
+from .archive import DamagedTar, members
 from .atomic import atomic
 from .decode import open_image
 from .manifest import how_to_make
@@ -25,18 +27,25 @@ from .source import UNLABELLED
 
 FIELDS = [("offset", "<i8"), ("size", "<i8"), ("label", "<i4"), ("width", "<i4"), ("height", "<i4"), ("crc", "<u4")]
 INDEX_DTYPE = np.dtype(FIELDS)  # of the encoded image: where it lies in the tar, and the CRC-32 of its bytes
-IMAGE_SUFFIXES = ("jpg", "png", "webp")
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+LABEL_KEYS = ("label", "cls", "class")  # in a sample's json, where it has no cls
+MAX_LABEL = 2**20  # bytes of a cls or json that are read for a label
+KEY_AND_SUFFIX = re.compile(r"((?:.*/)?[^/.]*)\.([^/]*)", re.DOTALL)  # key and suffix: at the first dot behind the last slash
 VERSION = "v1.2"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Member:
-    """One file of a sample: ``name`` is ``key.suffix``; ``offset`` and ``size`` in bytes are those of its contents."""
+    """One file of a sample: ``name`` is ``key.suffix``; ``offset`` and ``size`` in bytes are those of its contents.
+
+    ``fault`` is why it may not be read, for tars of other makers.
+    """
 
     suffix: str
     offset: int
     size: int
     name: str
+    fault: str = ""
 
 
 Entry = tuple[Member, ...]  # the members of one sample
@@ -44,15 +53,20 @@ Entry = tuple[Member, ...]  # the members of one sample
 
 def scan(tar: Path) -> list[Entry]:
     """The samples of a shard in order, read from its tar headers; raises UserError when it is cut short or no tar."""
-    samples: dict[str, list[Member]] = {}
     try:
-        with tarfile.open(tar, "r:") as archive:
-            for info in archive:
-                key, _, suffix = info.name.partition(".")
-                samples.setdefault(key, []).append(Member(suffix, info.offset_data, info.size, info.name))
-    except tarfile.ReadError as error:
-        raise UserError(f"{tar}: damaged tar file ({error}); build the set again with `{_again(tar)}`") from None
-    return [tuple(members) for members in samples.values()]
+        return scan_any(tar)
+    except DamagedTar as error:
+        raise UserError(f"{error.what}; build the set again with `{_again(tar)}`") from None
+
+
+def scan_any(tar: Path) -> list[Entry]:
+    """The same for a tar that may be of another maker; raises DamagedTar. A name without a dot belongs to no sample."""
+    samples: dict[str, list[Member]] = {}
+    with tar.open("rb") as file:
+        for found in members(file, str(tar)):
+            if match := KEY_AND_SUFFIX.fullmatch(found.name):
+                samples.setdefault(match[1], []).append(Member(match[2], found.offset, found.size, found.name, found.fault))
+    return [tuple(parts) for parts in samples.values()]
 
 
 def rows(tar: Path, entries: list[Entry]) -> NDArray[np.void]:
@@ -109,7 +123,7 @@ def read_idx(path: Path) -> list[Entry]:
 
 def key(entry: Entry) -> str:
     """The name its members share."""
-    return entry[0].name.partition(".")[0]
+    return entry[0].name[: -len(entry[0].suffix) - 1]
 
 
 def key_of(idx: Path, row: int) -> str:
@@ -132,15 +146,21 @@ def read_member(file: BinaryIO, member: Member) -> bytes:
 def image_of(entry: Entry) -> Member:
     """The image among a sample's members; raises UserError when it has none."""
     for member in entry:
-        if member.suffix in IMAGE_SUFFIXES:
+        if member.suffix.lower() in IMAGE_SUFFIXES:
             return member
     raise UserError("no image among its members")
 
 
 def label_of(file: BinaryIO, entry: Entry) -> int:
-    """The class of a sample, -1 when it has none."""
-    label = next((member for member in entry if member.suffix == "cls"), None)
-    return int(read_member(file, label)) if label else UNLABELLED
+    """The class of a sample, from its ``cls``, else its ``json``, -1 when it has none; raises ValueError when it is no number."""
+    members = {member.suffix.lower(): member for member in entry if member.size <= MAX_LABEL}
+    if "cls" in members:
+        return int(read_member(file, members["cls"]))
+    fields = json.loads(read_member(file, members["json"])) if "json" in members else {}
+    found = [fields[key] for key in LABEL_KEYS if isinstance(fields, dict) and key in fields]
+    if found and type(found[0]) is not int:
+        raise ValueError(repr(found[0]))
+    return found[0] if found else UNLABELLED
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:

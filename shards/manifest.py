@@ -18,6 +18,7 @@ FILE = "dataset.json"
 UNFINISHED = ".unfinished.jsonl"  # beside the shards of a build that is under way, see journal.py
 FORMAT = 2  # 2: the indices hold checksums of the images
 WITHOUT_SOURCE = ("shapes", "fashion-mnist", "cifar10", "cifar100", "stl10")  # sets that are made or can be fetched
+IN_PLACE = "in_place"  # in the recipe of a set whose tars were made by others, and only indexed
 PUBLISHED = (*WITHOUT_SOURCE, "imagenet", "places205")
 DEFAULTS = {"seed": 0, "size": 256, "quality": 90, "val": 0.1}
 
@@ -94,6 +95,8 @@ def how_to_make(directory: Path, *, overwrite: bool = False) -> str:
 def command(name: str, directory: Path, recipe: Mapping[str, Any], src: str | None, *, overwrite: bool) -> str:
     """``make shards …`` as one types it. A finished set does not know where its images were: that stands there as a blank."""
     words = ["make", "shards", f"DATA={name}"]
+    if recipe.get(IN_PLACE):
+        return shlex.join([*words, f"SRC={directory}"] + ["ARGS=--overwrite"] * overwrite)
     if src or name not in WITHOUT_SOURCE:
         words.append(f"SRC={src or '/path/to/images'}")
     if directory != Path("data") / name:
@@ -101,7 +104,9 @@ def command(name: str, directory: Path, recipe: Mapping[str, Any], src: str | No
     options = [
         f"--{key} {recipe[key]}" for key in ("seed", "size", "quality", "val") if recipe.get(key) not in (None, DEFAULTS[key])
     ]
-    options += ["--unlabeled"] * bool(recipe.get("unlabeled")) + ["--overwrite"] * overwrite
+    options += (
+        ["--rewrite"] * (name == "webdataset") + ["--unlabeled"] * bool(recipe.get("unlabeled")) + ["--overwrite"] * overwrite
+    )
     return shlex.join(words + [f"ARGS={' '.join(options)}"] * bool(options))
 
 
@@ -116,6 +121,12 @@ def is_edited(directory: Path) -> bool:
     """Whether ``dataset.json`` was changed after it was written: a set may be used so, but is not what was built."""
     fields = json.loads((directory / FILE).read_bytes())
     return bool(fields.pop("digest", None) != _digest(fields))
+
+
+def is_in_place(directory: Path) -> bool:
+    """Whether the tars there were made by others, and only indexed: not to be removed. True even of a damaged manifest."""
+    path = directory / FILE
+    return path.exists() and f'"{IN_PLACE}": true'.encode() in path.read_bytes()
 
 
 def _digest(fields: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from errors import UsageError
 
-from . import cifar, fashion_mnist, folder, imagenet, places205, shapes, stl10
+from . import cifar, fashion_mnist, folder, imagenet, places205, shapes, stl10, webdataset
 from .manifest import DEFAULTS
 from .source import Encoding, Source
 
@@ -24,6 +24,7 @@ class Options:
     quality: int | None = None
     val: float | None = None
     unlabeled: bool = False
+    rewrite: bool = False
 
 
 def source(name: str, options: Options) -> Source:
@@ -31,7 +32,7 @@ def source(name: str, options: Options) -> Source:
     if name not in SOURCES:
         raise UsageError(f"{name}: no such data set; known are {', '.join(sorted(SOURCES))}")
     make, meaningful = SOURCES[name]
-    for option in ("src", "size", "quality", "val", "unlabeled"):
+    for option in ("src", "size", "quality", "val", "unlabeled", "rewrite"):
         if getattr(options, option) not in (None, False) and option not in meaningful:
             raise UsageError(f"--{option} makes no sense for {name}; leave it out")
     return make(options)
@@ -66,6 +67,10 @@ def _folder(options: Options) -> Source:
     return folder.source(src, _encoding(options), options.seed, options.val, options.unlabeled)
 
 
+def _webdataset(options: Options) -> Source:
+    return webdataset.source(_required("webdataset", options, "the tars"), _encoding(options))
+
+
 def _required(name: str, options: Options, what: str) -> Path:
     if options.src is None:
         raise UsageError(f"{name} needs --src, the directory that holds {what}")
@@ -89,5 +94,6 @@ SOURCES: dict[str, tuple[Callable[[Options], Source], frozenset[str]]] = {
     "stl10": (_stl10, frozenset({"src"})),
     "imagenet": (_imagenet, PHOTOGRAPHS),
     "places205": (_places205, PHOTOGRAPHS),
+    "webdataset": (_webdataset, PHOTOGRAPHS | {"rewrite"}),
     "folder": (_folder, PHOTOGRAPHS | {"val", "unlabeled"}),
 }

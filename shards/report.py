@@ -23,30 +23,34 @@ def say(console: Console, line: str) -> None:
 
 
 class _Rate(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.0f} images/s" if task.speed else "")
+        return Text(f"{task.speed:,.0f} {self.unit}/s" if task.speed else "")
 
 
 @contextmanager
-def progress(console: Console, what: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress(console: Console, what: str, total: int, unit: str = "images") -> Iterator[Callable[[int], None]]:
     """Yields the function to call with the number of images done: a bar on a terminal, a few lines elsewhere."""
     if not console.is_terminal:
-        yield _plain_progress(console, what, total)
+        yield _plain_progress(console, what, total, unit)
         return
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, completed=done)
 
 
-def _plain_progress(console: Console, what: str, total: int) -> Callable[[int], None]:
+def _plain_progress(console: Console, what: str, total: int, unit: str) -> Callable[[int], None]:
     start, shown = time.perf_counter(), 0
 
     def show(done: int) -> None:
         nonlocal shown
         if done * PLAIN_LINES // max(total, 1) > shown:
             shown = done * PLAIN_LINES // total
-            say(console, f"{what}: {done:,} of {total:,} images, {done / (time.perf_counter() - start):,.0f} images/s")
+            say(console, f"{what}: {done:,} of {total:,} {unit}, {done / (time.perf_counter() - start):,.0f} {unit}/s")
 
     return show
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,8 @@ from . import index, pool
 from .build import PARTS, REJECTED
 from .dali import Decoder
 from .decode import Rejected
-from .index import IMAGE_SUFFIXES, INDEX_DTYPE, Entry, key
-from .manifest import FILE, Manifest, Shard
+from .index import IMAGE_SUFFIXES, INDEX_DTYPE, Entry, Member, key
+from .manifest import FILE, IN_PLACE, Manifest, Shard
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class _Job:
     shard: Shard
     classes: int
     fast: bool
+    rejected: frozenset[str] | None  # TAR/KEY of what is there, but not in the index; None in sets that were built
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class _Checked:
 def verify(directory: Path, manifest: Manifest, *, fast: bool, workers: int, show: Callable[[int], None]) -> list[str]:
     """The faults found, a line each; none means whole. ``fast`` decodes nothing; ``show`` gets the samples done so far."""
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
-    jobs = [_Job(directory / shard.file, shard, len(manifest.classes), fast) for shard in shards]
+    rejected = _rejected(directory) if manifest.recipe.get(IN_PLACE) else None
+    jobs = [_Job(directory / shard.file, shard, len(manifest.classes), fast, rejected) for shard in shards]
     checked: dict[Shard, _Checked] = {}
     pool.run(_check_shard, jobs, workers, show, lambda number, result: checked.update({shards[number]: result}))
     faults = _strangers(directory, manifest)
@@ -49,6 +52,14 @@ def verify(directory: Path, manifest: Manifest, *, fast: bool, workers: int, sho
             found = [f"{name}: {labelled:,} samples have a label, {FILE} says {split.labelled:,}"]
         faults += found
     return faults
+
+
+def _rejected(directory: Path) -> frozenset[str]:
+    """``TAR/KEY`` of the samples that are in tars of another maker, and not in the indices."""
+    try:
+        return frozenset(json.loads(line)["path"] for line in (directory / REJECTED).read_text().splitlines())
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{directory / REJECTED}: unreadable ({error}); index the tars again with --overwrite") from None
 
 
 def _strangers(directory: Path, manifest: Manifest) -> list[str]:
@@ -68,6 +79,8 @@ def _check_shard(job: _Job, tick: pool.Tick) -> _Checked:
         entries = index.scan(tar)
     except UserError as error:
         return _Checked([*faults, str(error)], 0)
+    if job.rejected is not None:
+        entries = [entry for entry in entries if f"{tar.name}/{key(entry)}" not in job.rejected]
     if len(entries) != job.shard.samples:
         faults.append(f"{tar.name}: {len(entries):,} samples, {FILE} says {job.shard.samples:,}")
     rows, damaged = _check_samples(job, entries, tick)
@@ -96,17 +109,23 @@ def _check_samples(job: _Job, entries: Sequence[Entry], tick: pool.Tick) -> tupl
                 if rows[number]["label"] >= job.classes:
                     raise ValueError(f"label {rows[number]['label']}, but there are {job.classes} classes")
                 if decoder:
-                    _check_images(file, entry, decoder)
+                    _check_images(file, _images(job, entry), decoder)
             except (UserError, Rejected, ValueError, OverflowError) as error:
                 faults.append(f"{job.tar.name}, key {key(entry)}: {error}")
             tick()
     return rows, faults
 
 
-def _check_images(file: BinaryIO, entry: Entry, decoder: Decoder) -> None:
-    for member in entry:
-        if member.suffix.endswith(IMAGE_SUFFIXES):
-            decoder.check(index.read_member(file, member))
+def _images(job: _Job, entry: Entry) -> list[Member]:
+    """All images of a sample that was built; of another maker's, which may hold anything, the one that is trained on."""
+    if job.rejected is not None:
+        return [index.image_of(entry)]
+    return [member for member in entry if member.suffix.endswith(IMAGE_SUFFIXES)]
+
+
+def _check_images(file: BinaryIO, images: Sequence[Member], decoder: Decoder) -> None:
+    for member in images:
+        decoder.check(index.read_member(file, member))
 
 
 def _check_idx(tar: Path, entries: list[Entry]) -> list[str]:

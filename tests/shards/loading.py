@@ -20,7 +20,9 @@ def is_trainable(out: Path, splits: tuple[str, ...] = ("train",), batch: int = 4
     assert verify(out, found, fast=False, workers=1, show=lambda _: None) == []
     loader = TwoViewLoader(out, splits, CIFAR32, batch, threads=1)
     views = next(iter(loader))
-    labels = set(range(len(found.classes))) | ({index.UNLABELLED} if "unlabeled" in splits else set())
+    labels = set(range(len(found.classes)))
+    if any(found.splits[split].labelled < found.splits[split].samples for split in splits):
+        labels.add(index.UNLABELLED)
     assert set(views.label.tolist()) <= labels
     assert views.x1.shape == (batch, 3, 32, 32)
     return bool(torch.isfinite(views.x1).all() and torch.isfinite(views.x2).all())

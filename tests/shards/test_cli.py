@@ -133,6 +133,6 @@ def test_a_module_run_from_the_shell(tmp_path):
 
 def test_every_source_is_reachable_by_name():
     assert set(registry.SOURCES) == {
-        *("shapes", "fashion-mnist", "folder", "imagenet", "places205", "cifar10", "cifar100", "stl10"),
+        *("shapes", "fashion-mnist", "folder", "imagenet", "places205", "cifar10", "cifar100", "stl10", "webdataset"),
     }
     assert registry.source("shapes", registry.Options(seed=5)).classes == shapes.CLASSES

@@ -85,7 +85,7 @@ def test_a_truncated_shard(copy):
     tar.write_bytes(tar.read_bytes()[:-50_000])
     size, damaged = faults(copy)
     assert "bytes, dataset.json says" in size
-    assert "train-00004.tar: damaged tar file" in damaged
+    assert "train-00004.tar: damaged behind byte" in damaged
 
 
 def test_an_edited_label_in_the_index(copy):
