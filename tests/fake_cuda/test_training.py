@@ -1,8 +1,9 @@
 """The training loop on CUDA, without a GPU: types, devices, and no wait for the GPU but at log steps.
 
 ``session.py`` runs ``train.fit`` itself on fake tensors. What it cannot see: values; kernels' own limits on shapes and types;
-memory layouts; streams and events, and so the loader's side of the loop; moving a module to the device, as modules are made
-there; and waits outside torch's operators, such as in a library that calls the driver itself. `make gpu-check` is for those.
+what Triton's kernels do, which are not launched; memory layouts; streams and events, and so the loader's part; moving
+a module to the device, as modules are made there; and waits outside torch's operators, such as in a library that calls the driver
+itself. `make gpu-check` is for those.
 """
 
 import json
@@ -10,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,9 @@ from engine.precision import ASKED
 
 HERE = Path(__file__).parent
 LOG_EVERY = 3
-HEALTHY = [f"{preset},{amp},torch,none" for preset in ("fashion-mnist", "imagenet-small", "imagenet-large") for amp in ASKED]
+FORMS = ("torch", "triton") if find_spec("triton") else ("torch",)  # of the objective; Triton's kernels are not launched
+PRESETS = ("fashion-mnist", "imagenet-small", "imagenet-large")
+HEALTHY = [f"{preset},{amp},{form},none" for form in FORMS for preset in PRESETS for amp in ASKED]
 FAULTS = {  # what is done to a trainer: what it raises, in which part of a step, after how many steps
     "host_buffer": ("FakeTensorDeviceMismatchError", "update", 0),
     "host_meter": ("FakeTensorDeviceMismatchError", "add", 1),
