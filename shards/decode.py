@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import re
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 
 from PIL import Image, UnidentifiedImageError
 
+from . import jpeg
+
 # Raster formats whose readers run in this process: EPS would start Ghostscript, others know headers only.
 WANTED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "QOI", "PCX", "SGI", "DDS")
 Image.init()
 FORMATS = tuple(name for name in WANTED if name in Image.OPEN)  # a Pillow built without AVIF has no such entry
+PNG = b"\x89PNG\r\n\x1a\n"
 MAX_BYTES = 2**30  # a file is read whole
+MAX_SIDE = 65_500  # pixels, as far as a JPEG goes
 MAX_PIXELS = 100_000_000  # a 48 KB PNG can hold 1.2 GB of pixels, and DALI would decode it
+# For all threads and for good: filters that come and go are no business of a thread. What is too large is refused below.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", module=r"PIL\.")  # remarks on damaged tags, which are not used
 
 
 class Rejected(Exception):
@@ -26,19 +34,40 @@ def open_image(data: bytes) -> Image.Image:
     """Reads the header only; raises Rejected for what is no image or has more than ``MAX_PIXELS``."""
     if not data:
         raise Rejected("zero bytes")
-    with mishaps_reject(), warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
+    with mishaps_reject():
         image = Image.open(BytesIO(data), formats=FORMATS)
-    if image.width * image.height > MAX_PIXELS:
+    if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
         raise Rejected("too large")
     return image
 
 
 def decode(data: bytes) -> Image.Image:
     """The whole image in ``data``; raises Rejected."""
-    image = open_image(data)
+    return load(open_image(data), data)
+
+
+def load(image: Image.Image, data: bytes, least: int = 0) -> Image.Image:
+    """The pixels of an image that was opened; a JPEG of more than ``least`` pixels a side may come shrunk, if that is not 0."""
     with mishaps_reject():
+        if image.format == "JPEG" and (decoded := jpeg.decode(data, image.mode, least)):
+            return decoded
         image.load()
+        if image.format == "PNG" and not _png_is_whole(data):
+            raise ValueError("a checksum in the PNG is wrong")
     return image
+
+
+def _png_is_whole(data: bytes) -> bool:
+    """Walks the chunks: length, kind, contents and the CRC of the last two. Pillow compares not all of them, and DALI does."""
+    at = len(PNG)
+    while at + 12 <= len(data):
+        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
+        if zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            return False
+        if data[at + 4 : at + 8] == b"IEND":
+            return True
+        at = end + 4
+    return False
 
 
 @contextmanager

@@ -82,7 +82,7 @@ def _mean_bytes(source: Source, split: str, order: NDArray[np.uint32]) -> float:
     for i in order[:PROBES]:
         sample = source.splits[split][int(i)]
         try:
-            files = files_of(sample, source.read(sample), source.encoding)
+            files, _ = files_of(sample, source.read(sample), source.encoding)
         except Rejected:
             continue
         sizes.append(sum(TAR_BLOCK * (1 + -(-len(data) // TAR_BLOCK)) for data in files.values()))

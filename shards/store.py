@@ -13,30 +13,40 @@ from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
-from .decode import Rejected, mishaps_reject, open_image
+from . import jpeg
+from .decode import Rejected, load, mishaps_reject, open_image
+from .jpeg import BASELINE, PROGRESSIVE
 from .source import Encoding
 
 SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 PNG_BIT_DEPTH, PNG_COLOUR_TYPE = 24, 25  # byte positions in the file's fixed header
 PNG_GRAY, PNG_RGB = 0, 2
+DRAFT = 2  # the JPEG decoder may shrink a picture to this many times the size wanted; the filter does the rest
+TURN = Image.Transpose
+TURNS = {
+    **{2: TURN.FLIP_LEFT_RIGHT, 3: TURN.ROTATE_180, 4: TURN.FLIP_TOP_BOTTOM},
+    **{5: TURN.TRANSPOSE, 6: TURN.ROTATE_270, 7: TURN.TRANSVERSE, 8: TURN.ROTATE_90},
+}
+ON_ITS_SIDE = 5  # and what is above
 
 
 @dataclass(frozen=True)
 class Stored:
-    """An encoded image, and the upright width and height it had before any shrinking."""
+    """An encoded image, the upright width and height it had before any shrinking, and the pixels that were stored."""
 
     suffix: str
     data: bytes
     width: int
     height: int
+    pixels: Image.Image
 
 
 def store(image: bytes | NDArray[np.uint8], encoding: Encoding | None) -> Stored:
     """Encodes an array as PNG, and a file as ``encoding`` says; raises Rejected for what is no image."""
     if isinstance(image, np.ndarray):
-        return Stored("png", png(image), image.shape[1], image.shape[0])
+        return Stored("png", png(image), image.shape[1], image.shape[0], Image.fromarray(image))
     if encoding is None:
         raise TypeError("a source of files needs an encoding")
     with mishaps_reject():
@@ -56,23 +66,36 @@ def png(array: NDArray[np.uint8]) -> bytes:
 
 def _store_file(data: bytes, encoding: Encoding) -> Stored:
     image = open_image(data)
+    turn = _orientation(image)
+    width, height = image.size[::-1] if turn >= ON_ITS_SIDE else image.size
     fits = encoding.size == 0 or min(image.size) <= encoding.size
-    if fits and _keeps(image, data, encoding):
-        return Stored(SUFFIXES[image.format or ""], data, *image.size)
-    upright = ImageOps.exif_transpose(image)
-    pixels = _shrink(_plain(upright), encoding.size)
+    if fits and turn == 1 and _keeps(image, data, encoding):
+        return Stored(SUFFIXES[image.format or ""], data, width, height, load(image, data))
+    pixels = _shrink(_plain(load(image, data, DRAFT * encoding.size)), encoding.size)
+    if turn in TURNS:
+        pixels = pixels.transpose(TURNS[turn])
+    pixels.info = {}  # else comments and such would be written too
     buffer = BytesIO()
     pixels.save(buffer, "JPEG", quality=encoding.quality, subsampling="4:2:0")
-    return Stored("jpg", buffer.getvalue(), *upright.size)
+    return Stored("jpg", buffer.getvalue(), width, height, pixels)
+
+
+def _orientation(image: Image.Image) -> int:
+    """How the picture has to be turned, 1 to 8; a damaged tag means 1, which is how all others show such a file."""
+    try:
+        turn = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # whatever the damage made the reader raise
+        return 1
+    return turn if turn in TURNS else 1
 
 
 def _keeps(image: Image.Image, data: bytes, encoding: Encoding) -> bool:
     """Whether DALI sees in these bytes, read without regard to EXIF, what Pillow sees."""
-    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1 or getattr(image, "n_frames", 1) != 1:
+    if getattr(image, "n_frames", 1) != 1:
         return False
     if image.format == "JPEG":
-        baseline = "progressive" not in image.info or encoding.size == 0
-        return baseline and image.mode in ("L", "RGB")
+        kept = (*BASELINE, PROGRESSIVE) if encoding.size == 0 else BASELINE
+        return jpeg.frame(data) in kept and image.mode in ("L", "RGB")
     if image.format == "PNG":
         plain = data[PNG_BIT_DEPTH] == 8 and data[PNG_COLOUR_TYPE] in (PNG_GRAY, PNG_RGB)
         return plain and "transparency" not in image.info
@@ -85,7 +108,9 @@ def _plain(image: Image.Image) -> Image.Image:
         raise Rejected("floating-point pixels")
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
-        return Image.fromarray(((values + 128) // 257).clip(0, 255).astype(np.uint8))
+        if values.min() < 0 or values.max() > 65535:
+            raise Rejected("pixels of more than 16 bits")
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8))
     if image.has_transparency_data:
         front = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", front.size, "white"), front).convert("RGB")

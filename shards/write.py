@@ -1,4 +1,4 @@
-"""One shard: every sample is read, encoded, decoded again to prove it whole, and added to a tar file with fixed headers."""
+"""One shard: every sample is read, decoded, encoded where it has to be, and added to a tar file with fixed headers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from .atomic import atomic
-from .decode import Rejected, decode
+from .decode import Rejected
 from .index import write_index
 from .manifest import Shard
 from .pool import Tick
@@ -77,8 +78,8 @@ def _write(job: Job, tick: Tick) -> Written:
     with atomic(job.path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for key, sample in enumerate(job.samples, job.first_key):
             try:
-                files = files_of(sample, job.read(sample), job.encoding)
-                histogram += _histogram(files)
+                files, pixels = files_of(sample, job.read(sample), job.encoding)
+                histogram += pixels.convert("RGB").histogram()
             except Rejected as error:
                 rejections.append(Rejection(sample.path, str(error)))
             else:
@@ -106,8 +107,8 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def files_of(sample: Sample, raw: Raw, encoding: Encoding | None) -> Files:
-    """The files of a sample by suffix, the image first; raises Rejected."""
+def files_of(sample: Sample, raw: Raw, encoding: Encoding | None) -> tuple[Files, Image.Image]:
+    """The files of a sample by suffix, the image first, and its pixels; raises Rejected."""
     image = store(raw.image, encoding)
     origin = {"path": sample.path, "width": image.width, "height": image.height}
     files = {image.suffix: image.data}
@@ -116,13 +117,7 @@ def files_of(sample: Sample, raw: Raw, encoding: Encoding | None) -> Files:
     files["json"] = json.dumps(origin).encode()
     if raw.mask is not None:
         files["mask.png"] = png(raw.mask)
-    return files
-
-
-def _histogram(files: Files) -> NDArray[np.int64]:
-    """(768,) counts of the stored image's red, green and blue values: integers, so their sums do not depend on the order."""
-    image = decode(next(iter(files.values())))
-    return np.array(image.convert("RGB").histogram(), np.int64)
+    return files, image.pixels
 
 
 def _add(tar: tarfile.TarFile, key: int, files: Files) -> None:
