@@ -113,7 +113,7 @@ def preview(
 @app.command()
 def info(directory: SetDirectory, debug: Debug = False) -> None:  # noqa: ARG001
     """Say what a shard set holds."""
-    report.described(console, manifest.load(directory))
+    report.described(console, directory, manifest.load(directory))
 
 
 def _to_index(options: Options, out: Path | None) -> Path:

@@ -25,7 +25,7 @@ from .archive import read_bytes
 from .atomic import atomic
 from .build import Built
 from .dali import Decoder
-from .decode import Rejected, decode
+from .decode import Rejected
 from .index import INDEX_DTYPE, Entry
 from .manifest import IN_PLACE, Manifest, Shard, Split
 from .source import TRAINING, UNLABELLED, Encoding
@@ -125,7 +125,7 @@ def _examine(tar: Path, file: BinaryIO, entry: Entry, decoder: Decoder) -> tuple
     kept = store(data, AS_IT_IS)
     if kept.data is not data:
         raise Rejected("it would have to be encoded anew, for its format, orientation or transparency; --rewrite does that")
-    pixels = decode(data)
+    pixels = kept.pixels
     decoder.check(data)
     row = (image.offset, image.size, label, *pixels.size, zlib.crc32(data))
     return row, np.array(pixels.convert("RGB").histogram(), np.int64)

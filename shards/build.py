@@ -99,7 +99,7 @@ def build(
         pool.run(write_shard, _Jobs(plan, journal), workers, show, lambda _, written: _note(journal, written))
         reasons = save_rejections(out, (rejection for written in journal.all() for rejection in written.rejections))
         check_rejections(out, reasons.total(), plan.samples, max_rejected)
-        result = _manifest(source, recipe, journal)
+        result = _manifest(source, recipe, journal, reasons.total())
         manifest.save(result, out)
         journal.remove()
         shutil.rmtree(out / UNPACKED, ignore_errors=True)
@@ -122,7 +122,7 @@ def _recipe(source: Source, seed: int) -> dict[str, Any]:
 
 def tools() -> dict[str, str]:
     """Versions of what decides the bytes that are written."""
-    return {"python": platform.python_version(), **{name: version(name) for name in ("numpy", "pillow")}}
+    return {"python": platform.python_version(), **{name: version(name) for name in ("numpy", "pillow", "simplejpeg")}}
 
 
 def _finished(out: Path, recipe: dict[str, Any], again: str) -> Manifest | None:
@@ -198,7 +198,7 @@ def check_rejections(out: Path, rejected: int, listed: int, limit: float) -> Non
         )
 
 
-def _manifest(source: Source, recipe: dict[str, Any], journal: Journal) -> Manifest:
+def _manifest(source: Source, recipe: dict[str, Any], journal: Journal, rejected: int) -> Manifest:
     found: dict[str, list[Written]] = {split: [] for split in source.splits}
     histogram = np.zeros((3, 256), np.int64)
     for written in journal.all():
@@ -207,7 +207,7 @@ def _manifest(source: Source, recipe: dict[str, Any], journal: Journal) -> Manif
     splits = {name: _split(shards) for name, shards in found.items()}
     if empty := [name for name, split in splits.items() if not split.samples]:
         raise UserError(f"split {empty[0]}: not one image could be stored, so the set is left unfinished")
-    return Manifest(source.name, source.classes, *moments(histogram), splits, recipe, tools())
+    return Manifest(source.name, source.classes, *moments(histogram), splits, recipe, tools(), rejected)
 
 
 def _split(written: list[Written]) -> Split:

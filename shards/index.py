@@ -102,7 +102,7 @@ def load_index(path: Path) -> NDArray[np.void]:
     """Maps an ``.npy`` index: (samples,) of ``INDEX_DTYPE``, read-only; raises UserError when it is not one."""
     try:
         index = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, FileNotFoundError) as error:
+    except (ValueError, EOFError, OSError) as error:
         raise _unreadable(path, error) from None
     if index.dtype != INDEX_DTYPE or index.ndim != 1:
         raise UserError(f"{path}: not an index of this version; build the set again with `{_again(path)}`")
@@ -116,7 +116,7 @@ def read_idx(path: Path) -> list[Entry]:
         entries = [_parse_line(line) for line in lines]
         if head != f"{VERSION} {len(entries)}":
             raise ValueError(f"its first line is {head!r}, with {len(entries)} samples below")
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         raise _unreadable(path, error) from None
     return entries
 

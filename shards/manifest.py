@@ -44,7 +44,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A finished set. ``mean`` and ``std`` are per RGB channel over the training pixels, as fractions of 255."""
+    """A finished set. ``mean`` and ``std`` are per RGB channel over the training pixels, as fractions of 255.
+
+    ``rejected`` counts the lines of ``rejected.jsonl``; None where there is no such file.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -53,6 +56,7 @@ class Manifest:
     splits: dict[str, Split]
     recipe: dict[str, Any]
     tools: dict[str, str]
+    rejected: int | None = None
     format: int = FORMAT
 
 

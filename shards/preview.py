@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from . import index
 from .decode import decode
+from .lettering import letter
 from .manifest import Manifest
+from .report import printable
 
 ROWS, COLUMNS = 20, 10  # of more than ROWS classes, evenly spaced ones are shown
 THUMBNAIL, GAP, NAME_WIDTH, FONT_SIZE = 96, 4, 140, 14  # pixels
@@ -25,22 +27,24 @@ def contact_sheet(directory: Path, manifest: Manifest) -> Image.Image:
     rows = _choose(index.load_index(tar.with_suffix(".npy"))["label"], manifest.classes)
     cell = THUMBNAIL + GAP
     sheet = Image.new("RGB", (NAME_WIDTH + COLUMNS * cell, len(rows) * cell + GAP), PAPER)
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT_SIZE)
-    for row, (name, numbers) in enumerate(rows):
+    pen = ImageDraw.Draw(sheet)
+    for row, (label, numbers) in enumerate(rows):
         top = GAP + row * cell
-        pen.text((NAME_WIDTH - 2 * GAP, top + THUMBNAIL // 2), name, INK, font, anchor="rm")
+        if label is not None:
+            text, font = letter(printable(manifest.classes[label]), label, FONT_SIZE, NAME_WIDTH - 3 * GAP)
+            pen.text((NAME_WIDTH - 2 * GAP, top + THUMBNAIL // 2), text, INK, font, anchor="rm")
         for column, thumbnail in enumerate(_thumbnails(tar, numbers)):
             sheet.paste(thumbnail, (NAME_WIDTH + column * cell, top))
     return sheet
 
 
-def _choose(labels: NDArray[np.int32], classes: Sequence[str]) -> list[tuple[str, NDArray[np.int64]]]:
-    """For each row of the sheet its name and the numbers of the samples in it."""
+def _choose(labels: NDArray[np.int32], classes: Sequence[str]) -> list[tuple[int | None, NDArray[np.int64]]]:
+    """For each row of the sheet its class, if there is one, and the numbers of the samples in it."""
     if not classes:
         numbers = np.arange(min(len(labels), ROWS * COLUMNS))
-        return [("", part) for part in np.split(numbers, range(COLUMNS, len(numbers), COLUMNS))]
+        return [(None, part) for part in np.split(numbers, range(COLUMNS, len(numbers), COLUMNS))]
     shown = np.unique(np.linspace(0, len(classes) - 1, ROWS).round().astype(int))
-    return [(classes[label], np.flatnonzero(labels == label)[:COLUMNS]) for label in shown]
+    return [(int(label), np.flatnonzero(labels == label)[:COLUMNS]) for label in shown]
 
 
 def _thumbnails(tar: Path, numbers: Iterable[int]) -> list[Image.Image]:

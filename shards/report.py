@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from .build import Built
+from .index import load_index
 from .manifest import Manifest
 
 PLAIN_LINES = 5  # of progress in all, where there is no terminal
@@ -19,7 +23,13 @@ PLAIN_LINES = 5  # of progress in all, where there is no terminal
 
 def say(console: Console, line: str) -> None:
     """One line as it is: not folded, not coloured, brackets in file names left alone."""
-    console.print(line, soft_wrap=True, highlight=False, markup=False)
+    console.print(printable(line), soft_wrap=True, highlight=False, markup=False)
+
+
+def printable(text: str) -> str:
+    """File names may hold line breaks, and bytes that are no text."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text)
 
 
 class _Rate(ProgressColumn):
@@ -65,16 +75,28 @@ def built(console: Console, result: Built, ignored: int, where: str) -> None:
     say(console, f"{where}: finished in {result.seconds:,.1f} s")
 
 
-def described(console: Console, manifest: Manifest) -> None:
-    """All of a manifest but the single shards."""
+def described(console: Console, directory: Path, manifest: Manifest) -> None:
+    """All of a manifest but the single shards, and what the indices say of the images."""
     console.print(splits_table(manifest))
     facts = Table(show_header=False, box=None)
-    facts.add_row("classes", f"{len(manifest.classes)}: {_shorten(manifest.classes)}")
+    facts.add_row("classes", Text(printable(f"{len(manifest.classes)}: {_shorten(manifest.classes)}")))
+    facts.add_row("mean image", _mean_image(directory, manifest))
     facts.add_row("mean", " ".join(f"{value:.4f}" for value in manifest.mean))
     facts.add_row("std", " ".join(f"{value:.4f}" for value in manifest.std))
-    facts.add_row("recipe", ", ".join(f"{key} {value}" for key, value in sorted(manifest.recipe.items()) if value is not None))
+    recipe = ", ".join(f"{key} {value}" for key, value in sorted(manifest.recipe.items()) if value is not None)
+    facts.add_row("recipe", Text(printable(recipe)))
     facts.add_row("made with", ", ".join(f"{tool} {version}" for tool, version in sorted(manifest.tools.items())))
     console.print(facts)
+
+
+def _mean_image(directory: Path, manifest: Manifest) -> str:
+    shards = [shard for split in manifest.splits.values() for shard in split.shards]
+    total = np.zeros(3)
+    for shard in shards:
+        rows = load_index((directory / shard.file).with_suffix(".npy"))
+        total += [rows[name].sum(dtype=np.int64) for name in ("width", "height", "size")]
+    width, height, size = total / sum(shard.samples for shard in shards)
+    return f"{width:,.0f} x {height:,.0f} pixels, {size / 1000:,.1f} KB"
 
 
 def splits_table(manifest: Manifest) -> Table:

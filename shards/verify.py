@@ -19,7 +19,7 @@ from .build import PARTS, REJECTED
 from .dali import Decoder
 from .decode import Rejected
 from .index import IMAGE_SUFFIXES, INDEX_DTYPE, Entry, Member, key
-from .manifest import FILE, IN_PLACE, Manifest, Shard
+from .manifest import FILE, IN_PLACE, Manifest, Shard, is_edited
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def verify(directory: Path, manifest: Manifest, *, fast: bool, workers: int, sho
     jobs = [_Job(directory / shard.file, shard, len(manifest.classes), fast, rejected) for shard in shards]
     checked: dict[Shard, _Checked] = {}
     pool.run(_check_shard, jobs, workers, show, lambda number, result: checked.update({shards[number]: result}))
-    faults = _strangers(directory, manifest)
+    faults = _about_manifest(directory, manifest) + _strangers(directory, manifest)
     for name, split in manifest.splits.items():
         found = [fault for shard in split.shards for fault in checked[shard].faults]
         labelled = sum(checked[shard].labelled for shard in split.shards)
@@ -62,6 +62,19 @@ def _rejected(directory: Path) -> frozenset[str]:
         raise UserError(f"{directory / REJECTED}: unreadable ({error}); index the tars again with --overwrite") from None
 
 
+def _about_manifest(directory: Path, manifest: Manifest) -> list[str]:
+    faults = [f"{FILE}: edited since it was written"] if is_edited(directory) else []
+    if manifest.rejected is None:
+        return faults
+    try:
+        lines = (directory / REJECTED).read_bytes().count(b"\n")
+    except OSError as error:
+        return [*faults, f"{REJECTED}: {error.strerror}"]
+    if lines != manifest.rejected:
+        faults.append(f"{REJECTED}: {lines:,} lines, {FILE} says {manifest.rejected:,}")
+    return faults
+
+
 def _strangers(directory: Path, manifest: Manifest) -> list[str]:
     """Files with the names of shards that the manifest does not know."""
     tars = [Path(shard.file) for split in manifest.splits.values() for shard in split.shards]
@@ -71,9 +84,16 @@ def _strangers(directory: Path, manifest: Manifest) -> list[str]:
 
 
 def _check_shard(job: _Job, tick: pool.Tick) -> _Checked:
+    if not job.tar.exists():
+        return _Checked([f"{job.tar.name}: missing"], 0)
+    try:
+        return _check_inside(job, tick)
+    except OSError as error:
+        return _Checked([f"{job.tar.name}: {error.strerror}"], 0)
+
+
+def _check_inside(job: _Job, tick: pool.Tick) -> _Checked:
     tar = job.tar
-    if not tar.exists():
-        return _Checked([f"{tar.name}: missing"], 0)
     faults = _check_bytes(tar, job.shard)
     try:
         entries = index.scan(tar)

@@ -5,12 +5,13 @@ import json
 import shutil
 import tarfile
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from shards import index, manifest, verify
+from shards import index, manifest, shapes, verify
 
 
 @pytest.fixture
@@ -31,6 +32,7 @@ def reseal(directory, name):
             if shard["file"] == name:
                 shard["sha256"] = hashlib.sha256((directory / name).read_bytes()).hexdigest()
     path.write_text(json.dumps(fields))
+    manifest.save(manifest.load(directory), directory)
 
 
 def image_at(directory, row, name="train-00002"):
@@ -174,3 +176,67 @@ def test_two_workers_find_what_one_finds(copy):
     found = verify.verify(copy, manifest.load(copy), fast=False, workers=2, show=lambda _: None)
     assert len(found) == 4
     assert found == faults(copy)
+
+
+def edited(directory, **changes):
+    path = directory / manifest.FILE
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | changes))
+
+
+@pytest.mark.parametrize("change", [{"mean": [0.1, 0.2, 0.3]}, {"classes": list("abcdefghij")}, {"recipe": {}}])
+def test_an_edited_manifest(copy, change):
+    edited(copy, **change)
+    assert faults(copy, fast=True) == ["dataset.json: edited since it was written"]
+
+
+def test_a_manifest_edited_about_a_shard(copy):
+    fields = json.loads((copy / manifest.FILE).read_bytes())
+    fields["splits"]["val"]["labelled"] -= 1
+    edited(copy, splits=fields["splits"])
+    assert faults(copy, fast=True)[1:] == ["val: 40 samples have a label, dataset.json says 39"]
+
+
+def test_swapped_shards(copy):
+    one, other = copy / "train-00001.tar", copy / "train-00002.tar"
+    data = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(data)
+    found = {fault.partition(":")[0].partition(",")[0] for fault in faults(copy, fast=True)}
+    assert found == {one.name, other.name, "train-00001.idx", "train-00002.idx", "train-00001.npy", "train-00002.npy"}
+
+
+def test_a_stale_index(copy, tmp_path, quietly):
+    """Of another build of the same pictures in another order."""
+    quietly(shapes.source(0, {"train": 808, "val": 40}), tmp_path / "other", seed=1)
+    shutil.copy(tmp_path / "other/train-00001.npy", copy)
+    (fault,) = faults(copy, fast=True)
+    assert fault.startswith("train-00001.npy: ")
+
+
+@pytest.mark.parametrize("damage", ["missing", "short"])
+def test_a_list_of_rejections_that_is_not_all(copy, damage):
+    edited(copy, rejected=1)
+    manifest.save(manifest.load(copy), copy)
+    if damage == "missing":
+        (copy / "rejected.jsonl").unlink()
+    expected = {"missing": "No such file or directory", "short": "0 lines, dataset.json says 1"}[damage]
+    assert faults(copy, fast=True) == [f"rejected.jsonl: {expected}"]
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".idx", ".npy"])
+def test_a_file_one_may_not_read(copy, suffix, monkeypatch):
+    """Root reads all, so the refusal is the kernel's in words only."""
+    path = copy / f"train-00001{suffix}"
+    real = open
+
+    def refuse(self, *arguments, **options):
+        if Path(self) == path:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "read_text", lambda self: refuse(self).read())
+    monkeypatch.setattr("builtins.open", refuse)
+    (fault,) = faults(copy, fast=True)
+    assert fault.startswith(f"{path.name}: Permission denied" if suffix == ".tar" else f"{path}: no readable index")
+    assert "Permission denied" in fault
