@@ -182,6 +182,24 @@ def test_a_cut_archive_is_refused(tmp_path, keep):
         cifar.source("cifar10", path)
 
 
+def stop(done):
+    raise KeyboardInterrupt
+
+
+def test_a_build_cut_off_goes_on_to_the_same_bytes(tmp_path, quietly):
+    source = cifar.source("cifar10", write(tmp_path, "cifar-10-binary"))
+    quietly(source, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        quietly(source, tmp_path / "cut", show=stop)
+    assert list((tmp_path / "cut/.unpacked").iterdir())
+    quietly(source, tmp_path / "cut")
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
+def contents(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
 def test_a_label_that_is_none_is_rejected(tmp_path, quietly):
     data = bytearray(binary10()["cifar-10-batches-bin/test_batch.bin"])
     data[3073] = 10
