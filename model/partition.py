@@ -25,6 +25,7 @@ from torch.autograd.function import once_differentiable
 from model import partition_torch
 
 MAX_CLIP = 35.0  # beyond it, N e^{-u} can overflow float32
+OLDEST = (8, 0)  # Ampere: what the Triton kernels are compiled for in the tests
 IMPLEMENTATIONS = ("auto", "torch", "triton")
 
 
@@ -54,8 +55,8 @@ def partition(sources: Tensor, owner: Tensor, targets: Tensor, clip: float, impl
         raise ValueError(f"clip {clip}: must lie in (0, {MAX_CLIP:g}], as float32 overflows beyond")
     if not sources.device == owner.device == targets.device:
         raise ValueError(f"sources on {sources.device}, owner on {owner.device}, targets on {targets.device}: give one device")
-    form = _form(implementation, targets.device)
     dtype = torch.promote_types(sources.dtype, targets.dtype)
+    form = _form(implementation, targets.device, dtype)
     return Partition(*_Streamed.apply(sources.to(dtype), owner, targets.to(dtype).contiguous(), clip, form))
 
 
@@ -65,13 +66,17 @@ def chosen(device: torch.device) -> tuple[str, str]:
         return "torch", f"Triton's kernels are for CUDA, this is {device.type}"
     if importlib.util.find_spec("triton") is None:
         return "torch", "triton is not installed"
+    if torch.cuda.get_device_capability(device) < OLDEST:
+        return "torch", "Triton's kernels were made for compute capability 8.0 and later"
     return "triton", "score tile and epilogue in one kernel"
 
 
-def _form(implementation: str, device: torch.device) -> ModuleType:
+def _form(implementation: str, device: torch.device, dtype: torch.dtype) -> ModuleType:
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(f"implementation {implementation!r}: give one of {', '.join(IMPLEMENTATIONS)}")
-    if (chosen(device)[0] if implementation == "auto" else implementation) == "torch":
+    if implementation == "auto":  # Triton's kernels have no float64
+        implementation = "torch" if dtype is torch.float64 else chosen(device)[0]
+    if implementation == "torch":
         return partition_torch
     return importlib.import_module("model.partition_triton")  # only here: a machine without CUDA need not have triton
 
