@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from bench import gpu_check
+
 ROOT = Path(__file__).parent.parent
 TARGETS = [
     "setup",
@@ -54,7 +56,7 @@ def test_gpu_check_needs_nothing_and_says_what_it_skipped():
     )
     assert result.returncode == 0, result.stdout + result.stderr
     lines = result.stdout.splitlines()
-    assert len(lines) == 6
+    assert len(lines) == len(gpu_check.CHECKS)
     assert all(line.startswith("skipped") and ": " in line for line in lines)
 
 
