@@ -80,7 +80,8 @@ def described(console: Console, directory: Path, manifest: Manifest) -> None:
     console.print(splits_table(manifest))
     facts = Table(show_header=False, box=None)
     facts.add_row("classes", Text(printable(f"{len(manifest.classes)}: {_shorten(manifest.classes)}")))
-    facts.add_row("mean image", _mean_image(directory, manifest))
+    for title, fact in _about_images(directory, manifest):
+        facts.add_row(title, fact)
     facts.add_row("mean", " ".join(f"{value:.4f}" for value in manifest.mean))
     facts.add_row("std", " ".join(f"{value:.4f}" for value in manifest.std))
     recipe = ", ".join(f"{key} {value}" for key, value in sorted(manifest.recipe.items()) if value is not None)
@@ -89,14 +90,18 @@ def described(console: Console, directory: Path, manifest: Manifest) -> None:
     console.print(facts)
 
 
-def _mean_image(directory: Path, manifest: Manifest) -> str:
+def _about_images(directory: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """The mean image, and how unequal the classes are."""
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
-    total = np.zeros(3)
+    total, counts = np.zeros(3), np.zeros(len(manifest.classes) + 1, np.int64)
     for shard in shards:
         rows = load_index((directory / shard.file).with_suffix(".npy"))
         total += [rows[name].sum(dtype=np.int64) for name in ("width", "height", "size")]
+        counts += np.bincount(rows["label"] + 1, minlength=len(counts))[: len(counts)]
     width, height, size = total / sum(shard.samples for shard in shards)
-    return f"{width:,.0f} x {height:,.0f} pixels, {size / 1000:,.1f} KB"
+    yield "mean image", f"{width:,.0f} x {height:,.0f} pixels, {size / 1000:,.1f} KB"
+    if manifest.classes:
+        yield "in a class", f"{counts[1:].min():,} to {counts[1:].max():,} images"
 
 
 def splits_table(manifest: Manifest) -> Table:

@@ -79,7 +79,7 @@ def _write(job: Job, tick: Tick) -> Written:
         for key, sample in enumerate(job.samples, job.first_key):
             try:
                 files, pixels = files_of(sample, job.read(sample), job.encoding)
-                histogram += pixels.convert("RGB").histogram()
+                histogram += (pixels if pixels.mode == "RGB" else pixels.convert("RGB")).histogram()
             except Rejected as error:
                 rejections.append(Rejection(sample.path, str(error)))
             else:

@@ -36,6 +36,8 @@ def test_build_info_verify_preview(cli, photos, tmp_path):
     shown = cli("info", out)
     assert shown.code == 0
     assert "cat, dog" in shown.out
+    assert "5 to 5 images" in shown.out
+    assert "40 x 32 pixels" in shown.out
     assert cli("preview", out).code == 0
     assert Image.open(out / "preview.png").size[0] > 1000
     checked = cli("verify", out)
