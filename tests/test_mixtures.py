@@ -27,17 +27,25 @@ def test_rows_say_what_was_measured(tmp_path, monkeypatch, capsys):
         run.mkdir(parents=True, exist_ok=True)
         row = {"step": 1, "loss": 1, "loss_1t5": 1, "loss_1t7": 5.5, "loss_5t5": 1, "linear_top1": 0, "mlp_top1": 0}
         (run / "metrics.jsonl").write_text(json.dumps(row | {"loss_mixture": 4.25}) + "\n")
-        (run / "eval-linear.json").write_text(json.dumps({"top1": 0.375}))
-        found = {"methods": scores | clusters, "methods_train": scores | clusters, "n_train": 7, "n_test": 9}
-        (run / "eval-segment.json").write_text(json.dumps(found))
+        if "linear" in arguments:
+            (run / "eval-linear.json").write_text(json.dumps({"top1": 0.375}))
+        if "--segment" in arguments:
+            found = {"methods": scores | clusters, "methods_train": scores | clusters, "n_train": 7, "n_test": 9}
+            (run / "eval-segment.json").write_text(json.dumps(found))
         return 0.0
 
     monkeypatch.setattr(mixtures, "call", call)
+    monkeypatch.setattr(mixtures, "ceiling", lambda _: (0.75, 0.4))
     mixtures.main(["0", "2,join,0.3"], data=tmp_path / "data", runs=tmp_path / "runs")
     assert [program for program, _ in calls] == ["-m", "train.py", "eval.py", "train.py", "eval.py", "eval.py"]
-    _, _, plain, mixed, counts, first, second = capsys.readouterr().out.splitlines()
-    assert plain.split() == ["0", "linear", "37.5%", "1→7", "5.50", "mixture", "4.25"]
-    assert mixed.split()[:7] == ["2,join,0.3", "0.625", "0.250", "0.500", "0.625", "0.250", "0.500"]
+    printed = capsys.readouterr().out
+    mixtures.main(["0", "2,join,0.3"], data=tmp_path / "data", runs=tmp_path / "runs")
+    assert [program for program, _ in calls[6:]] == ["-m", "train.py", "train.py"]  # nothing is measured twice
+    assert capsys.readouterr().out == printed
+    _, _, plain, mixed, counts, first, second, masks = printed.splitlines()
+    assert plain == "0: linear 37.5%, 1→7 5.50, mixture 4.25"
+    assert mixed.startswith("2,join,0.3: ")
     assert "7 training" in counts
-    assert first.split()[0] == "mixture"
+    assert first.split() == ["mixture", "0.625", "0.250", "0.500", "0.625", "0.250", "0.500"]
     assert second.split() == ["kmeans_r7_by_image", "0.125", "0.000", "0.125", "0.000"]
+    assert "0.750" in masks
