@@ -23,7 +23,7 @@ from engine.precision import ASKED
 HERE = Path(__file__).parent
 LOG_EVERY = 3
 FORMS = ("torch", "triton") if find_spec("triton") else ("torch",)  # of the objective; Triton's kernels are not launched
-PRESETS = ("fashion-mnist", "imagenet-small", "imagenet-large")
+PRESETS = ("fashion-mnist", "imagenet-small", "imagenet-large", "mixtures")
 HEALTHY = [f"{preset},{amp},{form},none" for form in FORMS for preset in PRESETS for amp in ASKED]
 FAULTS = {  # what is done to a trainer: what it raises, in which part of a step, after how many steps
     "host_buffer": ("FakeTensorDeviceMismatchError", "update", 0),
