@@ -213,6 +213,7 @@ def main(
     mixture_alpha: Annotated[float | None, typer.Option(help="Weight of their entropy.", show_default=str(ALPHA))] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of weights, order and views.")] = 0,
     amp: Annotated[str, typer.Option(help="auto, bf16, fp16 or off.")] = "auto",
+    pixels: Annotated[str, typer.Option(help="What makes the views: dali, torch (on the CPU), or auto.")] = "auto",
     kernel: Annotated[str, typer.Option("--adam", help="Whose fused Adam: torch or apex.")] = "torch",
     resume: Annotated[str, typer.Option(help="auto, never, or a checkpoint's directory.")] = "auto",
     init: Annotated[str | None, typer.Option(help="A run, or a checkpoint's directory, whose weights to start from.")] = None,
@@ -237,9 +238,10 @@ def main(
     changes: dict[str, Any] = {"batch": batch_size, "epochs": epochs, "lr": lr, "mixture": mixture}
     changes |= {"mixture_mode": mixture_mode, "mixture_alpha": mixture_alpha}
     settings = configure(name, samples, changes)
-    loader = TwoViewLoader(path, splits, RECIPES[settings.recipe], settings.batch, where.rank, where.world, where.device, seed)
+    recipe, own = RECIPES[settings.recipe], (where.rank, where.world, where.device)
+    loader = TwoViewLoader(path, splits, recipe, settings.batch, *own, seed, pixels=pixels)
     total = steps or max(1, round(settings.epochs * len(loader)))
-    config = Config(str(path), name, settings, total, seed, amp, save_every, init)
+    config = Config(str(path), name, settings, total, seed, amp, save_every, init, pixels)
     directory = runs.run_path(run) if run is not None else runs.default_run(path, config)
     train(Trainer(config, loader, where, kernel), directory, resume, due, make_console(quiet))
 

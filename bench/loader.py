@@ -37,7 +37,7 @@ def main(
     work = {
         "two views": lambda: next(train),
         "one centred view": lambda: next(test),
-        "bytes and draws alone": lambda: two.feed(*next(positions)),
+        "bytes and draws alone": lambda: two.job(*next(positions)),
     }
     for title, each in work.items():
         times = seconds(each, BATCHES)

@@ -32,6 +32,7 @@ class Config:
     amp: str
     save_every: str
     init: str | None = None  # the weights that it started from; whoever goes on with the run has them already
+    pixels: str = "auto"
 
     def as_dict(self) -> dict[str, Any]:
         fields = json.loads(json.dumps(asdict(self)))  # tuples become lists, as they will in the file

@@ -27,7 +27,8 @@ def plan(run: Path, config: Config, loader: TwoViewLoader, weights: int) -> list
     sizes = f"{encoder.size} px, w {encoder.width}, R {encoder.embedding}, d {encoder.depth}, {weights:,} weights"
     return [
         ("run", str(run)),
-        ("data", f"{config.data}: {len(loader.store):,} images of {'+'.join(loader.splits)}, recipe {preset.recipe}"),
+        ("data", f"{config.data}: {len(loader.store):,} images of {'+'.join(loader.splits)}"),
+        ("views", f"recipe {preset.recipe}, made by {loader.pixels}"),
         ("preset", f"{config.preset}: {sizes}"),
         ("length", f"{config.steps:,} steps of {preset.batch} images, {config.steps / len(loader):.2f} epochs"),
         ("schedule", f"lr {preset.lr:g}, {preset.warmup} warm-up, {preset.schedule}"),

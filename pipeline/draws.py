@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline import colour
+from pipeline import jitter
+from pipeline.jitter import Jitter
 from pipeline.recipes import Recipe
 
 TRIES = 10  # boxes tried before falling back to the largest centred one, as torchvision does
@@ -23,13 +24,17 @@ TRIES = 10  # boxes tried before falling back to the largest centred one, as tor
 class Draws(NamedTuple):
     """Parameters of one view of N images.
 
-    box: (N, 4) float32, top, left, bottom, right in pixels of the stored image; left > right where the view is flipped.
-    gain, centre: (N, 3, 3) float32: the view is gain @ pixel + centre @ mean pixel, in units of the recipe's std.
+    box: (N, 4) int64, top, left, bottom, right in pixels of the stored image; left > right where the view is mirrored.
+    jitter: of its colours.
     """
 
     box: np.ndarray
-    gain: np.ndarray
-    centre: np.ndarray
+    jitter: Jitter
+
+
+def sliced(draws: Draws, rows: slice) -> Draws:
+    """The parameters of some of the images."""
+    return Draws(draws.box[rows], Jitter(*(part[rows] for part in draws.jitter)))
 
 
 def generator(seed: int, *position: int, stream: str) -> np.random.Generator:
@@ -48,27 +53,18 @@ def draw_views(recipe: Recipe, sizes: np.ndarray, seed: int, epoch: int, step: i
 
 def draw_view(recipe: Recipe, sizes: np.ndarray, flip: np.ndarray, rng: np.random.Generator) -> Draws:
     box = random_box(recipe, sizes, rng) if recipe.crop == "resized" else shifted_box(recipe, sizes, rng)
-    gain, centre = colour.compose(recipe, colour.draw(recipe, len(sizes), rng))
-    return normalised(recipe, mirrored(box, flip), gain, centre)
+    return Draws(mirrored(box, flip), jitter.draw(recipe, len(sizes), rng))
 
 
 def centre_view(recipe: Recipe, sizes: np.ndarray) -> Draws:
-    """The view of evaluation: the centred square, resized; nothing random."""
-    side = sizes.min(1) * recipe.size / recipe.resize
-    corner = (sizes[:, ::-1] - side[:, None]) / 2
-    box = np.concatenate([corner, corner + side[:, None]], 1)
-    identity = np.broadcast_to(np.eye(3), (len(sizes), 3, 3))
-    return normalised(recipe, box, identity, np.zeros_like(identity))
-
-
-def normalised(recipe: Recipe, box: np.ndarray, gain: np.ndarray, centre: np.ndarray) -> Draws:
-    """Folds the scale of the normalisation, from pixels in 0..255, into the colour map."""
-    scale = 1 / (255 * np.array(recipe.std))[:, None]
-    return Draws(*(array.astype(np.float32) for array in (box, gain * scale, centre * scale)))
+    """The view of evaluation: the centred square that is S x S of an image whose shorter side is ``resize``; nothing random."""
+    side = np.maximum(1, np.rint(sizes.min(1) * recipe.size / recipe.resize)).astype(np.int64)[:, None]
+    corner = (sizes[:, ::-1] - side) // 2
+    return Draws(np.concatenate([corner, corner + side], 1), jitter.none(len(sizes)))
 
 
 def random_box(recipe: Recipe, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random area and aspect ratio at a random place, as torchvision's RandomResizedCrop draws them: (N, 4) float64."""
+    """A random area and aspect ratio at a random place, as torchvision's RandomResizedCrop draws them: (N, 4)."""
     N = len(sizes)
     width, height = sizes[:, :1], sizes[:, 1:]
     area = width * height * rng.uniform(*recipe.area, (N, TRIES))
@@ -82,7 +78,7 @@ def random_box(recipe: Recipe, sizes: np.ndarray, rng: np.random.Generator) -> n
     some = fits.any(1)
     top = np.where(some, np.floor(place[:, 0] * (sizes[:, 1] - h + 1)), (sizes[:, 1] - h) // 2)
     left = np.where(some, np.floor(place[:, 1] * (sizes[:, 0] - w + 1)), (sizes[:, 0] - w) // 2)
-    return np.stack([top, left, top + h, left + w], 1)
+    return np.stack([top, left, top + h, left + w], 1).astype(np.int64)
 
 
 def largest_box(recipe: Recipe, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -96,7 +92,7 @@ def shifted_box(recipe: Recipe, sizes: np.ndarray, rng: np.random.Generator) -> 
     """The whole image moved by up to ``shift`` pixels along each axis; what lies outside is reflected by the graph."""
     moved = rng.random(len(sizes)) < recipe.shift_p
     offset = rng.integers(-recipe.shift, recipe.shift, (len(sizes), 2), endpoint=True) * moved[:, None]
-    return np.concatenate([offset, offset + sizes[:, ::-1]], 1).astype(np.float64)
+    return np.concatenate([offset, offset + sizes[:, ::-1]], 1)
 
 
 def mirrored(box: np.ndarray, flip: np.ndarray) -> np.ndarray:

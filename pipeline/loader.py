@@ -9,10 +9,10 @@ Shape letters: B images of this rank, N of the global batch, S image side.
 from __future__ import annotations
 
 import math
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from errors import UsageError, UserError
-from pipeline import graph
-from pipeline.draws import centre_view, draw_locations, draw_views
+from errors import UsageError
+from pipeline.backends import Job, choose, cores, make_views
+from pipeline.draws import centre_view, draw_locations, draw_views, sliced
 from pipeline.order import epoch_order, steps_in_epoch
 from pipeline.recipes import Recipe
-from pipeline.store import Store, mend
+from pipeline.store import Store
 from shards import manifest as manifests
 
 
@@ -48,7 +48,8 @@ class TwoViewLoader:
         rank, world: this process and how many there are; each gets its slice of the same global batches.
         device: where the views are made and delivered.
         seed: of order and views.
-        threads: for DALI; all cores of this process by default.
+        threads: for decoding and views; all cores of this process by default.
+        pixels: what makes the views: "dali", "torch" (CPU only), or "auto" for the faster.
 
     Raises:
         UsageError: where no batch can be made of what is asked.
@@ -65,16 +66,17 @@ class TwoViewLoader:
         device: torch.device | str = "cpu",
         seed: int = 0,
         threads: int | None = None,
+        pixels: str = "auto",
     ) -> None:
         self.root, self.recipe, self.batch, self.rank, self.world, self.seed = Path(root), recipe, batch, rank, world, seed
         self.device = torch.device(device)
-        self.threads = threads or cores()
+        self.pixels, self.threads = choose(pixels, self.device), threads or cores()
         self.manifest = manifests.load(self.root)
         self.store = Store(self.root, self.manifest, splits)
         self.splits = tuple(splits)
         self.epoch = self.step = 0
         self.order = lru_cache(maxsize=2)(lambda epoch: epoch_order(self.store.shard_sizes, self.seed, epoch))
-        self.pipe: Any = None
+        self.views: Iterator[list[Tensor]] | None = None
         self.in_use: deque[tuple[torch.cuda.Event, tuple[Tensor, ...]]] = deque()
         self.check()
 
@@ -92,11 +94,11 @@ class TwoViewLoader:
         return steps_in_epoch(len(self.store), self.batch)
 
     def __iter__(self) -> Iterator[Views]:
-        if self.pipe is None:
-            self.pipe = graph.build(**self.graph_options())
+        if self.views is None:
+            self.views = self.start()
         while self.step < len(self):
             samples = self.samples(self.epoch, self.step)
-            x1, x2 = run(self.pipe, self.root, self.device)
+            x1, x2 = next(self.views)
             self.step += 1
             yield Views(x1, x2, torch.from_numpy(self.store.labels[samples]))
             self.keep_until_used(x1, x2)
@@ -111,15 +113,11 @@ class TwoViewLoader:
             while self.in_use[0][0].query() and len(self.in_use) > 1:
                 self.in_use.popleft()
 
-    def graph_options(self) -> dict[str, Any]:
-        positions = self.positions(self.epoch, self.step)
-        return {
-            "source": lambda: self.feed(*next(positions)),
-            "recipe": self.recipe,
-            "views": 2,
-            "batch": self.batch // self.world,
-            **device_options(self.device, self.threads),
-        }
+    def start(self) -> Iterator[list[Tensor]]:
+        """The views of every step from where the loader stands."""
+        jobs = (self.job(*position) for position in self.positions(self.epoch, self.step))
+        share = self.batch // self.world
+        return make_views(jobs, self.recipe, 2, share, self.device, self.pixels, self.threads, self.root)
 
     def positions(self, epoch: int, step: int) -> Iterator[tuple[int, int]]:
         """Every (epoch, step) from a given one on, without end."""
@@ -138,12 +136,11 @@ class TwoViewLoader:
         share = self.batch // self.world
         return slice(self.rank * share, (self.rank + 1) * share)
 
-    def feed(self, epoch: int, step: int) -> list[Any]:
-        """The graph's inputs for one step. Draws are for the global batch, so that they do not depend on the ranks."""
+    def job(self, epoch: int, step: int) -> Job:
+        """What one step is made of. Draws are for the global batch, so that they do not depend on the ranks."""
         rows = self.order(epoch)[step * self.batch : (step + 1) * self.batch]
         draws = draw_views(self.recipe, self.store.sizes[rows], self.seed, epoch, step)
-        own = [part[self.mine] for view in draws for part in graph.feed(self.recipe, view)]
-        return [[self.store.encoded(i) for i in rows[self.mine]], *own]
+        return Job([self.store.encoded(i) for i in rows[self.mine]], [sliced(view, self.mine) for view in draws])
 
     def locations(self, epoch: int, step: int) -> Tensor:
         """The source locations of r5 to r5 in a step: (2, B) int64."""
@@ -155,7 +152,7 @@ class TwoViewLoader:
     def fingerprint(self) -> dict[str, Any]:
         """What must be equal for a state to mean the same batches. Ranks are not in it: any number may take over."""
         hashes = [shard.sha256 for split in self.splits for shard in self.manifest.splits[split].shards]
-        return {"shards": hashes, "recipe": repr(self.recipe), "batch": self.batch, "seed": self.seed}
+        return {"shards": hashes, "recipe": repr(self.recipe), "pixels": self.pixels, "batch": self.batch, "seed": self.seed}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues at a saved state.
@@ -167,7 +164,7 @@ class TwoViewLoader:
         changed = [name for name in own if own[name] != state["fingerprint"].get(name)]
         if changed:
             raise UsageError(f"{self.root}: cannot resume, as {' and '.join(changed)} changed; start anew with another --run")
-        self.epoch, self.step, self.pipe = state["epoch"], state["step"], None
+        self.epoch, self.step, self.views = state["epoch"], state["step"], None
 
 
 class EvalLoader:
@@ -179,12 +176,20 @@ class EvalLoader:
         recipe: the training recipe; its centred form is used, through the same decoder and resampling.
         batch: images at a time.
         device: where views are delivered.
+        pixels: as for training.
     """
 
     def __init__(
-        self, root: Path, splits: Sequence[str], recipe: Recipe, batch: int = 256, device: torch.device | str = "cpu"
+        self,
+        root: Path,
+        splits: Sequence[str],
+        recipe: Recipe,
+        batch: int = 256,
+        device: torch.device | str = "cpu",
+        pixels: str = "auto",
     ) -> None:
         self.root, self.recipe, self.batch, self.device = Path(root), recipe.centred(), batch, torch.device(device)
+        self.pixels = choose(pixels, self.device)
         self.manifest = manifests.load(self.root)
         self.store = Store(self.root, self.manifest, splits)
 
@@ -193,40 +198,13 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         starts = range(0, len(self.store), self.batch)
-        ahead = iter(starts)
-        # DALI asks for a few batches more than are taken: any will do.
-        source = lambda: self.feed(next(ahead, 0))  # noqa: E731
-        pipe = graph.build(source, self.recipe, 1, self.batch, **device_options(self.device, cores()))
+        # A few batches more than are taken are asked for: any will do.
+        jobs = (self.job(start) for start in chain(starts, repeat(0)))
+        views = make_views(jobs, self.recipe, 1, self.batch, self.device, self.pixels, cores(), self.root)
         for start in starts:
-            (x,) = run(pipe, self.root, self.device)
+            (x,) = next(views)
             yield x, torch.from_numpy(self.store.labels[start : start + self.batch])
 
-    def feed(self, start: int) -> list[Any]:
+    def job(self, start: int) -> Job:
         rows = range(start, min(start + self.batch, len(self.store)))
-        parameters = graph.feed(self.recipe, centre_view(self.recipe, self.store.sizes[rows.start : rows.stop]))
-        return [[self.store.encoded(i) for i in rows], *parameters]
-
-
-def run(pipe: Any, root: Path, device: torch.device) -> list[Tensor]:
-    """The next outputs as torch tensors over DALI's memory: (B, 3, S, S), channels-last because DALI writes (B, S, S, 3).
-
-    Raises:
-        UserError: DALI could not read or decode an image; a shard is damaged, as images are checked when they are written.
-    """
-    try:
-        # On the GPU, outputs are ordered on torch's own stream: nothing waits on the host.
-        outputs = pipe.run(torch.cuda.current_stream(device)) if device.type == "cuda" else pipe.run()
-    except RuntimeError as error:
-        reason = next((line for line in str(error).splitlines() if "ailed" in line or "rror" in line), str(error)[:200])
-        raise UserError(f"{root}: a batch could not be decoded ({reason.strip()}); {mend(root)}") from error
-    return [torch.from_dlpack(output.as_tensor()).permute(0, 3, 1, 2) for output in outputs]
-
-
-def device_options(device: torch.device, threads: int) -> dict[str, Any]:
-    gpu = device.type == "cuda"
-    return {"device": "gpu" if gpu else "cpu", "device_id": (device.index or 0) if gpu else None, "threads": threads}
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0))
+        return Job([self.store.encoded(i) for i in rows], [centre_view(self.recipe, self.store.sizes[rows.start : rows.stop])])

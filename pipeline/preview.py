@@ -5,6 +5,7 @@ Each row is an image's centre, then pairs of views of it, as the loader makes th
 
 from __future__ import annotations
 
+from itertools import repeat
 from pathlib import Path
 from typing import Annotated
 
@@ -15,9 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from errors import UsageError, run_app
-from pipeline import graph
-from pipeline.draws import centre_view, draw_views
-from pipeline.loader import device_options, run
+from pipeline.backends import Job, choose, make_views
+from pipeline.draws import Draws, centre_view, draw_views
 from pipeline.recipes import BY_DATA, RECIPES, Recipe
 from pipeline.store import Store
 from shards import manifest as manifests
@@ -35,12 +35,10 @@ def contact_sheet(root: Path, recipe: Recipe, seed: int = 0) -> Image.Image:
     return assemble([view for column in columns for view in column], recipe.size)
 
 
-def render(store: Store, rows: np.ndarray, recipe: Recipe, draws: list) -> list[np.ndarray]:
+def render(store: Store, rows: np.ndarray, recipe: Recipe, draws: list[Draws]) -> list[np.ndarray]:
     """Views of some samples under given draws, as pictures: (n, S, S, 3) uint8 each."""
-    inputs = [[store.encoded(row) for row in rows], *(part for view in draws for part in graph.feed(recipe, view))]
-    cpu = torch.device("cpu")
-    pipe = graph.build(lambda: inputs, recipe, len(draws), len(rows), **device_options(cpu, threads=1))
-    views = run(pipe, store.root, cpu)
+    jobs, cpu = repeat(Job([store.encoded(row) for row in rows], draws)), torch.device("cpu")
+    views = next(make_views(jobs, recipe, len(draws), len(rows), cpu, choose("auto", cpu), 1, store.root))
     return [as_pixels(view, recipe) for view in views]
 
 

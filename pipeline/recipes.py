@@ -21,6 +21,7 @@ class Recipe:
         flip: probability of a horizontal flip, drawn once per image and shared by both views.
         brightness, contrast, saturation: factors are uniform in [1 - x, 1 + x]; hue: turns, uniform in [-x, x].
         jitter_p: probability of the four together, in random order; gray_p: of becoming gray after it.
+        color: "exact" does them one by one as Pillow would; "fused" does all at once, faster.
     """
 
     size: int = 128
@@ -39,10 +40,17 @@ class Recipe:
     hue: float = 0.1
     jitter_p: float = 0.8
     gray_p: float = 0.25
+    color: Literal["exact", "fused"] = "exact"
 
     def centred(self) -> Recipe:
         """The recipe of evaluation: the same size and statistics, the centre of the image, nothing random."""
         return replace(self, crop="resized", area=(1.0, 1.0), flip=0.0, jitter_p=0.0, gray_p=0.0)
+
+
+def normalisation(recipe: Recipe) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Offset and scale of each channel, from levels 0..255."""
+    pairs = list(zip(recipe.mean, recipe.std, strict=True))
+    return tuple(-mean / std for mean, std in pairs), tuple(1 / (255 * std) for _, std in pairs)
 
 
 IMAGENET128 = Recipe()
@@ -59,7 +67,7 @@ CIFAR32 = replace(
 # Gray images: saturation, hue and graying would do nothing. Statistics are fashion-mnist's.
 GRAY32 = Recipe(size=32, resize=32, mean=(0.286,) * 3, std=(0.353,) * 3, saturation=0.0, hue=0.0, gray_p=0.0)
 # Boxes of at least half the image, so that most hold most of the object. Statistics are the training split's.
-SHAPES64 = replace(STL64, resize=64, area=(0.5, 1.0), mean=(0.57, 0.58, 0.56), std=(0.31, 0.24, 0.22))
+SHAPES64 = replace(STL64, color="fused", resize=64, area=(0.5, 1.0), mean=(0.57, 0.58, 0.56), std=(0.31, 0.24, 0.22))
 SHAPES32 = replace(SHAPES64, size=32, resize=32)
 
 RECIPES = {

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline import colour
+from pipeline import fused, jitter
 from pipeline.draws import centre_view, draw_locations, draw_views, generator, mirrored, random_box
 from pipeline.recipes import CIFAR32, IMAGENET128, RECIPES
 
@@ -28,7 +28,8 @@ def flipped(view):
 def test_same_position_same_draws(name):
     a, b = (draw_views(RECIPES[name], SIZES[:50], 3, 1, 7) for _ in range(2))
     for mine, again in zip(a, b, strict=True):
-        assert all(np.array_equal(x, y) for x, y in zip(mine, again, strict=True))
+        assert np.array_equal(mine.box, again.box)
+        assert all(np.array_equal(x, y) for x, y in zip(mine.jitter, again.jitter, strict=True))
     other = draw_views(RECIPES[name], SIZES[:50], 3, 1, 8)
     assert not np.array_equal(a[0].box, other[0].box)
 
@@ -38,9 +39,9 @@ def test_flip_is_shared_and_nothing_else():
     assert np.array_equal(flipped(first), flipped(second))
     assert flipped(first).mean() == pytest.approx(0.5, abs=five_sigma(0.5))
     tops = np.corrcoef(first.box[:, 0], second.box[:, 0])[0, 1]
-    gains = np.corrcoef(first.gain[:, 0, 0], second.gain[:, 0, 0])[0, 1]
+    amounts = np.corrcoef(first.jitter.amount.T, second.jitter.amount.T)[:4, 4:]
     assert abs(tops) < 5 / np.sqrt(N)
-    assert abs(gains) < 5 / np.sqrt(N)
+    assert np.abs(amounts).max() < 5 / np.sqrt(N)
 
 
 def test_boxes_are_whole_pixels_within_the_image():
@@ -89,17 +90,18 @@ def test_shift_moves_by_whole_pixels_and_probability():
 
 
 def test_jitter_probabilities_ranges_and_order():
-    jitter = colour.draw(IMAGENET128, N, generator(0, stream="test"))
-    jittered = jitter.brightness != 1
+    drawn = jitter.draw(IMAGENET128, N, generator(0, stream="test"))
+    *factors, hue = drawn.amount.T
+    jittered = factors[0] != 1
     assert jittered.mean() == pytest.approx(0.8, abs=five_sigma(0.8))
-    assert np.array_equal(jittered, jitter.hue != 0)
-    assert jitter.gray.mean() == pytest.approx(0.25, abs=five_sigma(0.25))
-    for factor in (jitter.brightness, jitter.contrast, jitter.saturation):
+    assert np.array_equal(jittered, hue != 0)
+    assert drawn.gray.mean() == pytest.approx(0.25, abs=five_sigma(0.25))
+    for factor in factors:
         assert 0.6 <= factor.min() < 0.601
         assert 1.399 < factor.max() <= 1.4
         assert factor[jittered].mean() == pytest.approx(1.0, abs=5 * 0.231 / np.sqrt(0.8 * N))
-    assert np.abs(jitter.hue).max() <= 0.1
-    orders, counts = np.unique(jitter.order, axis=0, return_counts=True)
+    assert np.abs(hue).max() <= 0.1
+    orders, counts = np.unique(drawn.order, axis=0, return_counts=True)
     assert len(orders) == 24
     assert np.abs(counts / N - 1 / 24).max() < five_sigma(1 / 24)
 
@@ -107,31 +109,31 @@ def test_jitter_probabilities_ranges_and_order():
 def test_colour_map_is_the_operations_one_after_another():
     """Against each operation applied to pixels in turn, contrast about the mean gray of the image as it then stands."""
     rng = np.random.default_rng(0)
-    jitter = colour.draw(IMAGENET128, 200, rng)
-    gain, centre = colour.compose(IMAGENET128, jitter)
+    drawn = jitter.draw(IMAGENET128, 200, rng)
+    gain, centre = fused.compose(drawn)
     image = rng.uniform(0, 255, (40, 3))
     for n in range(200):
         pixels = image
-        for operation in jitter.order[n]:
-            gray = pixels @ colour.LUMA
+        for operation in drawn.order[n]:
+            gray, amount = pixels @ fused.LUMA, drawn.amount[n, operation]
             if operation == 0:
-                pixels = pixels * jitter.brightness[n]
+                pixels = pixels * amount
             elif operation == 1:
-                pixels = jitter.contrast[n] * pixels + (1 - jitter.contrast[n]) * gray.mean()
+                pixels = amount * pixels + (1 - amount) * gray.mean()
             elif operation == 2:
-                pixels = jitter.saturation[n] * pixels + (1 - jitter.saturation[n]) * gray[:, None]
+                pixels = amount * pixels + (1 - amount) * gray[:, None]
             else:
-                pixels = pixels @ colour.hue_rotation(jitter.hue[n : n + 1])[0].T
-        if jitter.gray[n]:
-            pixels = np.repeat((pixels @ colour.LUMA)[:, None], 3, 1)
+                pixels = pixels @ fused.hue_rotation(amount[None])[0].T
+        if drawn.gray[n]:
+            pixels = np.repeat((pixels @ fused.LUMA)[:, None], 3, 1)
         ours = image @ gain[n].T + image.mean(0) @ centre[n].T
         np.testing.assert_allclose(ours, pixels, atol=1e-9)
 
 
 def test_hue_keeps_luma_and_a_full_turn_is_the_identity():
-    rotation = colour.hue_rotation(np.array([0.0, 0.25, 1.0]))
+    rotation = fused.hue_rotation(np.array([0.0, 0.25, 1.0]))
     np.testing.assert_allclose(rotation[[0, 2]], np.tile(np.eye(3), (2, 1, 1)), atol=1e-5)
-    np.testing.assert_allclose(colour.LUMA @ rotation[1], colour.LUMA, atol=1e-5)
+    np.testing.assert_allclose(fused.LUMA @ rotation[1], fused.LUMA, atol=1e-5)
 
 
 def test_mirroring_swaps_left_and_right():
@@ -141,9 +143,9 @@ def test_mirroring_swaps_left_and_right():
 
 def test_centre_view_is_the_resized_centre():
     """Resize the shorter side to 146, take the centre 128: in source pixels, a centred square of 128/146 of the shorter side."""
-    view = centre_view(IMAGENET128.centred(), np.array([[292, 146]]))
-    side = 146 * 128 / 146
-    np.testing.assert_allclose(view.box, [[(146 - side) / 2, (292 - side) / 2, (146 + side) / 2, (292 + side) / 2]])
+    view = centre_view(IMAGENET128.centred(), np.array([[292, 146], [256, 256]]))
+    assert view.box.tolist() == [[9, 82, 137, 210], [16, 16, 240, 240]]
+    assert not view.jitter.gray.any()
 
 
 def test_locations_are_uniform_and_independent_between_views():

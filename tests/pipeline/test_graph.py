@@ -31,14 +31,17 @@ def test_every_operator_exists_on_its_device(monkeypatch, name, device):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_pixels_stay_on_the_gpu(monkeypatch, name):
-    """One decoder for two views; after it, only arithmetic on the drawn corners is left on the CPU."""
+    """One decoder for two views; after it, only what was drawn is still handled on the CPU."""
     found = operators(monkeypatch, RECIPES[name], "gpu")
     assert [operator for operator, where in found if where == "mixed"] == ["decoders__Image"]
-    assert {operator for operator, where in found if where == "cpu"} <= {"_ArithmeticGenericOp", "Cast"}
+    assert {operator for operator, where in found if where == "cpu"} <= {"_ArithmeticGenericOp", "Cast", "_TensorSubscript"}
     assert found.count(("Resize", "gpu")) == 2
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_views_leave_the_gpu_graph_in_half_precision(monkeypatch, name):
-    assert operators(monkeypatch, RECIPES[name], "gpu").count(("Cast", "gpu")) == 2
-    assert ("Cast", "gpu") not in operators(monkeypatch, RECIPES[name], "cpu")
+    """One cast a view more than on the CPU."""
+    casts = [
+        [operator for operator, _ in operators(monkeypatch, RECIPES[name], device)].count("Cast") for device in ("gpu", "cpu")
+    ]
+    assert casts[0] == casts[1] + 2

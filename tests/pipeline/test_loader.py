@@ -45,16 +45,15 @@ def test_batches_are_channels_last_normalised_float(photo_set):
     assert not torch.equal(views.x1, views.x2)
 
 
-def test_without_randomness_a_view_is_pillows_resized_crop(photo_set):
-    """The whole graph against Pillow's bicubic: within 3 levels, on average far less."""
+@pytest.mark.parametrize("pixels", ["dali", "torch"])
+def test_without_randomness_a_view_is_pillows_resized_crop(photo_set, pixels):
+    """Against Pillow's bicubic: within 3 levels, on average far less."""
     plain = replace(RECIPE, area=(1.0, 1.0), flip=0.0, jitter_p=0.0, gray_p=0.0, aspect=(0.1, 10.0))
-    source = loader(photo_set, recipe=plain)
+    source = loader(photo_set, recipe=plain, pixels=pixels)
     views = next(iter(source))
-    samples = source.samples(0, 0)
-    draws = source.feed(0, 0)[1:]
-    for k, sample in enumerate(samples):
-        top, left = draws[0][k]
-        bottom, right = draws[1][k]
+    boxes = source.job(0, 0).draws[0].box
+    for k, sample in enumerate(source.samples(0, 0)):
+        top, left, bottom, right = boxes[k]
         image = decoded(source, sample).crop((left, top, right, bottom)).resize((32, 32), Image.Resampling.BICUBIC)
         ours = (views.x1[k].permute(1, 2, 0).numpy() * plain.std + plain.mean) * 255
         difference = np.abs(ours - np.asarray(image, np.float64))
@@ -68,21 +67,25 @@ def decoded(source, sample):
     return Image.open(io.BytesIO(source.store.encoded(sample).tobytes())).convert("RGB")
 
 
-def test_flip_mirrors_both_views(photo_set):
+@pytest.mark.parametrize("pixels", ["dali", "torch"])
+def test_flip_mirrors_both_views(photo_set, pixels):
     plain = replace(RECIPE, area=(1.0, 1.0), flip=0.0, jitter_p=0.0, gray_p=0.0)
-    straight, mirrored = (next(iter(loader(photo_set, recipe=replace(plain, flip=p)))) for p in (0.0, 1.0))
+    straight, mirrored = (next(iter(loader(photo_set, pixels=pixels, recipe=replace(plain, flip=p)))) for p in (0.0, 1.0))
     # Boxes come from the same draws, as the flip takes its numbers whatever its probability.
     torch.testing.assert_close(straight.x1, mirrored.x1.flip(3), atol=2 / 255 / min(RECIPE.std), rtol=0)
     torch.testing.assert_close(straight.x2, mirrored.x2.flip(3), atol=2 / 255 / min(RECIPE.std), rtol=0)
 
 
-def test_gray_views_are_gray(photo_set):
-    views = next(iter(loader(photo_set, recipe=replace(RECIPE, gray_p=1.0))))
+@pytest.mark.parametrize("pixels", ["dali", "torch"])
+@pytest.mark.parametrize("color", ["exact", "fused"])
+def test_gray_views_are_gray(photo_set, pixels, color):
+    views = next(iter(loader(photo_set, pixels=pixels, recipe=replace(RECIPE, gray_p=1.0, color=color))))
     gray = views.x1 * torch.tensor(RECIPE.std).view(3, 1, 1) + torch.tensor(RECIPE.mean).view(3, 1, 1)
     torch.testing.assert_close(gray[:, 0], gray[:, 2], atol=1e-3, rtol=0)
 
 
-def test_shift_reflects_at_the_border(tmp_path):
+@pytest.mark.parametrize("pixels", ["dali", "torch"])
+def test_shift_reflects_at_the_border(tmp_path, pixels):
     """The CIFAR recipe against np.pad's reflection, shifted and flipped."""
     from tests.conftest import build
 
@@ -92,11 +95,11 @@ def test_shift_reflects_at_the_border(tmp_path):
         Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(tmp_path / "src" / "a" / f"{number}.png")
     build("folder", "--src", str(tmp_path / "src"), "--out", str(tmp_path / "set"), "--val", "0.1", "--workers", "1")
     recipe = replace(CIFAR32, jitter_p=0.0, gray_p=0.0)
-    source = loader(tmp_path / "set", recipe=recipe)
-    views, draws = next(iter(source)), source.feed(0, 0)[1:]
+    source = loader(tmp_path / "set", recipe=recipe, pixels=pixels)
+    views, boxes = next(iter(source)), source.job(0, 0).draws[0].box
     for k, sample in enumerate(source.samples(0, 0)):
         pixels = np.asarray(decoded(source, sample))
-        (top, left), (_, right) = draws[0][k].astype(int), draws[1][k].astype(int)
+        top, left, _, right = boxes[k]
         low = min(left, right)
         shifted = np.pad(pixels, ((4, 4), (4, 4), (0, 0)), mode="reflect")[4 + top : 36 + top, 4 + low : 36 + low]
         expected = shifted[:, ::-1] if left > right else shifted
@@ -121,13 +124,14 @@ def test_same_seed_same_batches_another_seed_others(photo_set):
     assert not torch.equal(first[0].x1, other[0].x1)
 
 
+@pytest.mark.parametrize("pixels", ["dali", "torch"])
 @pytest.mark.parametrize("done", [1, 5, 6, 9])
-def test_resume_continues_bit_for_bit(photo_set, done):
+def test_resume_continues_bit_for_bit(photo_set, done, pixels):
     """Within an epoch, at its end, and in the next one; an epoch is 6 batches. Other threads make no difference."""
-    whole = take(loader(photo_set), 14)
-    started = loader(photo_set)
+    whole = take(loader(photo_set, pixels=pixels), 14)
+    started = loader(photo_set, pixels=pixels)
     take(started, done)
-    resumed = loader(photo_set, threads=2)
+    resumed = loader(photo_set, pixels=pixels, threads=2)
     resumed.load_state_dict(started.state_dict())
     assert all(equal(a, b) for a, b in zip(take(resumed, 14 - done), whole[done:], strict=True))
 
@@ -185,15 +189,14 @@ def test_evaluation_reads_every_image_once_in_order(photo_set):
     torch.testing.assert_close(torch.cat([x for x, _ in batches]), again, rtol=0, atol=0)
 
 
-def test_evaluation_is_the_resized_centre(photo_set):
+@pytest.mark.parametrize("pixels", ["dali", "torch"])
+def test_evaluation_is_the_resized_centre(photo_set, pixels):
     """Against torch's antialiased bicubic of the centred square."""
-    source = EvalLoader(photo_set, ["val"], replace(RECIPE, resize=32), batch=8)
+    source = EvalLoader(photo_set, ["val"], replace(RECIPE, resize=32), batch=8, pixels=pixels)
     x, _ = next(iter(source))
     for k in range(8):
         image = torch.from_numpy(np.asarray(decoded(source, k)).copy()).permute(2, 0, 1)[None].float()
         side = min(image.shape[2:])
-        if (image.shape[2] - side) % 2 or (image.shape[3] - side) % 2:
-            continue  # half a pixel: no crop of whole pixels to compare with
         top, left = (image.shape[2] - side) // 2, (image.shape[3] - side) // 2
         square = image[:, :, top : top + side, left : left + side]
         expected = F.interpolate(square, (32, 32), mode="bicubic", antialias=True).clamp(0, 255)[0]
