@@ -92,6 +92,7 @@ def build(
             return Built(found, Counter(), 0.0, fresh=False)
         if source.unpack:
             source = replace(source, read=source.unpack(out / UNPACKED))
+        _check_strangers(out)
         plan = Plan(source, out, seed)
         head = {"recipe": recipe, "tools": tools(), "shards": plan.shards, "src": str(src) if src else None}
         journal = _journal(out, head, again, overwrite)
@@ -134,6 +135,14 @@ def _finished(out: Path, recipe: dict[str, Any], again: str) -> Manifest | None:
         raise UsageError(f"{out}: holds a set built otherwise ({changed}); choose another --out, or replace it with `{again}`")
     (out / manifest.UNFINISHED).unlink(missing_ok=True)  # of a build that was cut off after its last step but this
     return found
+
+
+def _check_strangers(out: Path) -> None:
+    """Nothing of ours lies there without a manifest or a journal beside it, so such shards are someone else's."""
+    known = (out / manifest.FILE).exists() or (out / manifest.UNFINISHED).exists()
+    tars = [] if known else sorted(path.name for path in out.iterdir() if PARTS.fullmatch(path.name) and path.suffix == ".tar")
+    if tars:
+        raise UsageError(f"{out}: holds {tars[0]}, which no build of this program left; move it away, or choose another --out")
 
 
 def _journal(out: Path, head: dict[str, Any], again: str, overwrite: bool) -> Journal:

@@ -184,13 +184,28 @@ def test_other_options_are_refused_by_name_unless_told_to_overwrite(tmp_path, qu
 
 
 def test_leftovers_of_an_unfinished_build_go_and_other_files_stay(tmp_path, quietly):
-    for name in ("train-00007.tar", "train-00007.npy", ".val-00000.tar.0123abcd.tmp", "notes.txt", "train-1.tar"):
+    for name in (
+        "train-00007.tar",
+        "train-00007.npy",
+        ".val-00000.tar.0123abcd.tmp",
+        "notes.txt",
+        "train-1.tar",
+        manifest.UNFINISHED,
+    ):
         (tmp_path / name).write_text("left over")
     quietly(numbered(5), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         *("train-00000.tar", "train-00000.idx", "train-00000.npy", "dataset.json", "rejected.jsonl", ".lock"),
         *("notes.txt", "train-1.tar"),
     }
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_tars_that_are_someone_elses_are_never_removed(tmp_path, quietly, overwrite):
+    (tmp_path / "train-00000.tar").write_bytes(b"years of work")
+    with pytest.raises(UsageError, match=r"train-00000\.tar, which no build of this program left"):
+        quietly(numbered(10), tmp_path, overwrite=overwrite)
+    assert (tmp_path / "train-00000.tar").read_bytes() == b"years of work"
 
 
 def test_a_second_build_into_the_directory_stops(tmp_path, quietly):
