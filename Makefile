@@ -54,11 +54,12 @@ preview: $(READY)  ## Show what AMDIM sees of a data set: DATA=name
 
 test: $(READY)  ## Lint, types, import directions and tests: at most 12 minutes on two cores
 	@$(MAKE) --no-print-directory lint
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2
 
 test-all: $(READY)  ## The same and the long tests: at most 60 minutes
 	@$(MAKE) --no-print-directory lint
-	$(PY) -m pytest -m "long or not long"
+	$(PY) -m pytest -n 2
+	$(PY) -m pytest -m long
 
 lint: $(READY)  ## Style, types and import directions
 	$(VENV)/bin/ruff check .

@@ -19,8 +19,14 @@ def in_clone(tmp_path, monkeypatch):
     for name in ("train.py", "eval.py", "errors.py", "lock.py", "shards", "pipeline", "model", "engine", "evaluation"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("OMP_NUM_THREADS")  # one thread is for many short tests; these train alone, and for minutes
     return tmp_path
+
+
+@pytest.fixture
+def alone(in_clone, monkeypatch):
+    """One thread is for tests side by side; these train for many minutes, and run alone."""
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    return in_clone
 
 
 def test_a_minute_of_training_beats_random_initialisation(in_clone):
@@ -45,7 +51,7 @@ def need_fashion_mnist():
 
 @pytest.mark.long
 @pytest.mark.timeout(3000)
-def test_shapes_beat_random_initialisation_and_raw_pixels(in_clone):
+def test_shapes_beat_random_initialisation_and_raw_pixels(alone):
     learns.call("-m", "shards", "build", "shapes")
     linear = learns.learn(Path("data/shapes"), Path("runs"), seed=1)["linear"]
     assert linear["n_test"] == 4000
@@ -54,7 +60,7 @@ def test_shapes_beat_random_initialisation_and_raw_pixels(in_clone):
 
 @pytest.mark.long
 @pytest.mark.timeout(3000)
-def test_fashion_mnist_reaches_86_percent(in_clone):
+def test_fashion_mnist_reaches_86_percent(alone):
     need_fashion_mnist()
     learns.call("-m", "shards", "build", "fashion-mnist")
     linear = learns.learn(Path("data/fashion-mnist"), Path("runs"), seed=1)["linear"]

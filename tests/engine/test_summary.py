@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 
 class Loader:
-    store, splits = range(1000), ("train",)
+    store, splits, pixels = range(1000), ("train",), "torch"
 
     def __len__(self):
         return 10
