@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model import products
 from model.batchnorm import GlobalBatchNorm
 
 SIZES = (32, 64, 128)
@@ -75,12 +76,21 @@ class Unit(nn.Module):
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor) -> Tensor:
+        if products.serve(x):
+            return self.by_products(x)
         hidden = self.conv2(F.relu(self.bn(self.conv1(x)), inplace=True))
         # Pooling over a window of one pixel is the identity: skipped, as most units are 1x1.
         short = F.avg_pool2d(x, self.kernel, self.stride) if self.kernel > 1 else x
         if self.pad:
             short = F.pad(short, (0, 0, 0, 0, 0, self.pad))
         return hidden + short
+
+    def by_products(self, x: Tensor) -> Tensor:
+        normed = not isinstance(self.bn, nn.Identity)
+        hidden, short = products.open_unit(x, self.conv1.weight, self.stride, relu=not normed)
+        if normed:
+            hidden = F.relu(self.bn(hidden), inplace=True)
+        return products.close_unit(hidden, self.conv2.weight, short)
 
 
 class Head(nn.Module):
@@ -99,8 +109,18 @@ class Head(nn.Module):
             self.shortcut.weight[:inp, :, 0, 0].fill_diagonal_(1.0)
 
     def forward(self, x: Tensor) -> Tensor:
+        if products.serve(x):
+            return self.bn_out(self.by_products(x))
         hidden = F.relu(self.bn_hidden(self.conv1(x)), inplace=True)
         return self.bn_out(self.conv2(hidden) + self.shortcut(x))
+
+    def by_products(self, x: Tensor) -> Tensor:
+        normed = not isinstance(self.bn_hidden, nn.Identity)
+        hidden, same = products.open_unit(x, self.conv1.weight, relu=not normed)
+        if normed:
+            hidden = F.relu(self.bn_hidden(hidden), inplace=True)
+        short = F.linear(products.rows(same), self.shortcut.weight.flatten(1), self.shortcut.bias)
+        return products.close_unit(hidden, self.conv2.weight, products.maps(short, x.shape[2:]))
 
 
 def block(inp: int, out: int, kernel: int, stride: int, config: EncoderConfig) -> nn.Sequential:
