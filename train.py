@@ -26,7 +26,7 @@ import typer
 from rich.console import Console
 from torch import Tensor
 
-from engine import adam, checkpoint, precision, runs, summary
+from engine import adam, checkpoint, compiling, precision, runs, summary
 from engine.console import Progress, make_console, print_presets, start_table
 from engine.initial import start_from
 from engine.launch import Place, place
@@ -51,13 +51,15 @@ PRETRAIN_SPLITS = ("train", "unlabeled")
 class Trainer:
     """A model, its optimizer and its loader, and where they stand."""
 
-    def __init__(self, config: Config, loader: TwoViewLoader, where: Place, kernel: str = "torch") -> None:
+    def __init__(self, config: Config, loader: TwoViewLoader, where: Place, kernel: str = "torch", compiled: str = "off") -> None:
         preset = config.settings
         torch.manual_seed(config.seed)
         classes = len(loader.manifest.classes)
         mixture = preset.mixture, preset.mixture_mode, preset.mixture_alpha
         model = AMDIM(preset.encoder, classes, preset.clip, *mixture).to(where.device)
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.compiling = compiling.choose(compiled, where.device)
+        self.compiling.apply(self.model.encoder)
         self.adam = adam.make(kernel, self.model.parameters(), preset, where.device)
         self.optimizer = self.adam.optimizer
         self.config, self.loader, self.device = config, loader, where.device
@@ -103,7 +105,8 @@ class Trainer:
     @property
     def machine(self) -> dict[str, str]:
         """What the last bits of the numbers depend on, beside the configuration."""
-        return runs.machine(self.device) | {"precision": str(self.precision.dtype), "optimizer": self.adam.kernel}
+        means = {"precision": str(self.precision.dtype), "optimizer": self.adam.kernel, "compiled": str(self.compiling.on)}
+        return runs.machine(self.device) | means
 
     def load(self, saved: checkpoint.Checkpoint) -> None:
         """Continues exactly where ``saved`` was.
@@ -188,7 +191,7 @@ def check_positive(options: dict[str, float | None]) -> None:
 def announce_plan(trainer: Trainer, run: Path, console: Console) -> None:
     weights = sum(weight.numel() for weight in trainer.model.encoder.parameters())
     rows = summary.plan(run, trainer.config, trainer.loader, weights)
-    start_table(rows + summary.means(trainer.device, trainer.precision, trainer.adam), console)
+    start_table(rows + summary.means(trainer.device, trainer.precision, trainer.adam, trainer.compiling), console)
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -215,6 +218,7 @@ def main(
     amp: Annotated[str, typer.Option(help="auto, bf16, fp16 or off.")] = "auto",
     pixels: Annotated[str, typer.Option(help="What makes the views: dali, torch (on the CPU), or auto.")] = "auto",
     kernel: Annotated[str, typer.Option("--adam", help="Whose fused Adam: torch or apex.")] = "torch",
+    compiled: Annotated[str, typer.Option("--compile", help="torch.compile of the encoder: auto, on or off.")] = "auto",
     resume: Annotated[str, typer.Option(help="auto, never, or a checkpoint's directory.")] = "auto",
     init: Annotated[str | None, typer.Option(help="A run, or a checkpoint's directory, whose weights to start from.")] = None,
     save_every: Annotated[str, typer.Option(help="Steps (500) or minutes (30m) between checkpoints.")] = "10m",
@@ -243,7 +247,7 @@ def main(
     total = steps or max(1, round(settings.epochs * len(loader)))
     config = Config(str(path), name, settings, total, seed, amp, save_every, init, pixels)
     directory = runs.run_path(run) if run is not None else runs.default_run(path, config)
-    train(Trainer(config, loader, where, kernel), directory, resume, due, make_console(quiet))
+    train(Trainer(config, loader, where, kernel, compiled), directory, resume, due, make_console(quiet))
 
 
 def train(trainer: Trainer, run: Path, resume: str, due: SaveTimer, console: Console) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from engine.adam import Adam
+from engine.compiling import Compiling
 from engine.precision import Precision
 from engine.runs import Config
 from model.collectives import world
@@ -35,13 +36,15 @@ def plan(run: Path, config: Config, loader: TwoViewLoader, weights: int) -> list
     ]
 
 
-def means(device: torch.device, precision: Precision, adam: Adam) -> list[Row]:
+def means(device: torch.device, precision: Precision, adam: Adam, compiling: Compiling) -> list[Row]:
     """How: one row for each operation that more than one implementation can serve, and why this one does."""
     form, why = chosen(device)
+    eager = "plain torch" if device.type == "cuda" else "matrix products"
     dtype = str(precision.dtype or torch.float32).removeprefix("torch.")
     return [
         ("device", f"{device}, {torch.get_num_threads()} threads, channels-last"),
         ("precision", f"{dtype} ({precision.reason}); weights, statistics and scores float32"),
+        ("encoder", f"{'torch.compile' if compiling.on else eager} ({compiling.reason})"),
         ("objective", f"streamed, in {FORMS[form]} ({why})"),
         (
             "statistics",

@@ -86,10 +86,10 @@ class Unit(nn.Module):
         return hidden + short
 
     def by_products(self, x: Tensor) -> Tensor:
-        normed = not isinstance(self.bn, nn.Identity)
-        hidden, short = products.open_unit(x, self.conv1.weight, self.stride, relu=not normed)
-        if normed:
-            hidden = F.relu(self.bn(hidden), inplace=True)
+        """The same, where products are faster."""
+        plain = isinstance(self.bn, nn.Identity)
+        hidden, short = products.open_unit(x, self.conv1.weight, self.stride, relu=plain)
+        hidden = hidden if plain else F.relu(self.bn(hidden), inplace=True)
         return products.close_unit(hidden, self.conv2.weight, short)
 
 
@@ -115,12 +115,12 @@ class Head(nn.Module):
         return self.bn_out(self.conv2(hidden) + self.shortcut(x))
 
     def by_products(self, x: Tensor) -> Tensor:
-        normed = not isinstance(self.bn_hidden, nn.Identity)
-        hidden, same = products.open_unit(x, self.conv1.weight, relu=not normed)
-        if normed:
-            hidden = F.relu(self.bn_hidden(hidden), inplace=True)
-        short = F.linear(products.rows(same), self.shortcut.weight.flatten(1), self.shortcut.bias)
-        return products.close_unit(hidden, self.conv2.weight, products.maps(short, x.shape[2:]))
+        """What is normalised last, where products are faster."""
+        plain = isinstance(self.bn_hidden, nn.Identity)
+        hidden, same = products.open_unit(x, self.conv1.weight, relu=plain)
+        hidden = hidden if plain else F.relu(self.bn_hidden(hidden), inplace=True)
+        short = F.linear(products.rows(same), products.matrix(self.shortcut.weight), self.shortcut.bias)
+        return products.close_unit(hidden, self.conv2.weight, products.as_map(short, x.shape[2:]))
 
 
 def block(inp: int, out: int, kernel: int, stride: int, config: EncoderConfig) -> nn.Sequential:
