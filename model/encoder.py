@@ -89,7 +89,7 @@ class Unit(nn.Module):
         """The same, where products are faster."""
         plain = isinstance(self.bn, nn.Identity)
         hidden, short = products.open_unit(x, self.conv1.weight, self.stride, relu=plain)
-        hidden = hidden if plain else F.relu(self.bn(hidden), inplace=True)
+        hidden = hidden if plain else F.relu(self.bn(hidden))
         return products.close_unit(hidden, self.conv2.weight, short)
 
 
@@ -118,7 +118,7 @@ class Head(nn.Module):
         """What is normalised last, where products are faster."""
         plain = isinstance(self.bn_hidden, nn.Identity)
         hidden, same = products.open_unit(x, self.conv1.weight, relu=plain)
-        hidden = hidden if plain else F.relu(self.bn_hidden(hidden), inplace=True)
+        hidden = hidden if plain else F.relu(self.bn_hidden(hidden))
         short = F.linear(products.rows(same), products.matrix(self.shortcut.weight), self.shortcut.bias)
         return products.close_unit(hidden, self.conv2.weight, products.as_map(short, x.shape[2:]))
 
@@ -132,7 +132,7 @@ def block(inp: int, out: int, kernel: int, stride: int, config: EncoderConfig) -
 def stem(inp: int, out: int, kernel: int, stride: int = 1, padding: int = 0) -> nn.Sequential:
     """Convolution with bias, then ReLU; reflection padding."""
     conv = nn.Conv2d(inp, out, kernel, stride, padding, padding_mode="reflect" if padding else "zeros")
-    return nn.Sequential(conv, nn.ReLU(inplace=True))
+    return nn.Sequential(conv, nn.ReLU())
 
 
 def trunk_to_7(config: EncoderConfig) -> nn.Sequential:

@@ -7,6 +7,8 @@ gradients of weights (docs/step.md). A unit is two functions, so that normalisat
     hidden, short = open_unit(x, W1, stride, relu)    W1 over windows, then ReLU if asked; the average pool of the same windows
     y = close_unit(hidden, W2, short)                 W2 hidden + short, which has zeros in the channels that it lacks
 
+ReLU makes a tensor of its own: torch's kernels for bfloat16 are slower in place, and what it came from is not kept.
+
 They keep for the backward pass what plain autograd would keep, and the weights as they were multiplied. The gradients of the two
 paths meet inside a product instead of in a pass over the map, and gradients of weights leave as float32 whatever the maps are.
 
@@ -64,7 +66,7 @@ class _Open(torch.autograd.Function):
         else:
             hidden = F.conv2d(x, w, stride=s)
         if relu:
-            hidden = torch.relu(hidden)  # in place it takes half as long again
+            hidden = torch.relu(hidden)  # slower in place
         ctx.save_for_backward(x, w, hidden if relu else None)
         ctx.stride = s
         return hidden, F.avg_pool2d(x, k, s) if k > 1 else x

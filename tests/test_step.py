@@ -57,11 +57,14 @@ def test_in_float32_the_first_losses_are_the_same(use_bn):
 
 
 def follows(steps):
-    """Whether bfloat16 in the fast arrangement strays no further from float32 than autocast alone takes the original's."""
+    """Whether bfloat16 in the fast arrangement strays as little from float32 as autocast alone takes the original's.
+
+    Small differences grow from step to step, also between two ways of float32: hence a factor.
+    """
     original = losses(ORIGINAL, steps)
     assert original[-10:].mean() < 0.9 * original[:10].mean()  # it learns
     autocast, fast = (distance(losses(how, steps), original) for how in (replace(ORIGINAL, amp="bf16"), FAST))
-    assert fast < max(1.5 * autocast, 2e-3), f"fast {fast:.2e}, autocast alone {autocast:.2e}"
+    assert fast < 3 * autocast, f"fast {fast:.2e}, autocast alone {autocast:.2e}"
     assert fast < 0.05
 
 

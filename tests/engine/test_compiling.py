@@ -1,4 +1,4 @@
-"""Which encoders are compiled, and what is said where one cannot be."""
+"""When torch.compile takes the encoder."""
 
 import pytest
 import torch
@@ -6,22 +6,37 @@ import torch
 from engine import compiling
 from errors import UsageError
 
-CPU, GPU = torch.device("cpu"), torch.device("cuda")
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
-def test_auto_leaves_a_cpu_to_its_products():
-    assert not compiling.choose("auto", CPU).on
+@pytest.mark.parametrize(("device", "triton", "on"), [(CPU, True, False), (CUDA, True, True), (CUDA, False, False)])
+def test_auto_compiles_for_gpus_that_can(monkeypatch, device, triton, on):
+    monkeypatch.setattr(compiling, "has_triton", lambda: triton)
+    chosen = compiling.choose("auto", device)
+    assert chosen.on is on
+    assert ("Triton" in chosen.reason) == (device is CUDA and not triton)
 
 
-@pytest.mark.parametrize("works", [True, False])
-def test_auto_compiles_on_a_gpu_where_triton_works(monkeypatch, works):
-    monkeypatch.setattr(compiling, "has_triton", lambda: works)
-    assert compiling.choose("auto", GPU).on is works
+def test_a_request_is_taken_at_its_word(monkeypatch):
+    monkeypatch.setattr(compiling, "missing", lambda _: None)
+    assert compiling.choose("on", CPU) == (True, "asked for")
+    assert compiling.choose("off", CUDA) == (False, "asked for")
 
 
-def test_what_is_asked_for_and_cannot_be_is_refused(monkeypatch):
+def test_what_cannot_be_is_refused(monkeypatch):
+    monkeypatch.setattr(compiling, "has_triton", lambda: False)
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UsageError, match=r"--compile on: there is no C\+\+ compiler"):
         compiling.choose("on", CPU)
-    with pytest.raises(UsageError, match="--compile maybe: give auto, on or off"):
-        compiling.choose("maybe", CPU)
+    with pytest.raises(UsageError, match="--compile on: there is no Triton"):
+        compiling.choose("on", CUDA)
+    with pytest.raises(UsageError, match="--compile yes: give auto, on or off"):
+        compiling.choose("yes", CPU)
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_it_is_done_in_place(on):
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    compiling.Compiling(on, "").apply(module)
+    assert list(module.state_dict()) == ["0.weight", "0.bias"]
+    assert (module._compiled_call_impl is not None) == on

@@ -11,6 +11,7 @@ from engine.presets import PRESETS
 from engine.runs import Config
 
 CPU = torch.device("cpu")
+EAGER = compiling.choose("auto", CPU)
 
 
 class Loader:
@@ -34,18 +35,22 @@ def test_the_plan_says_what_is_trained_on_what():
 def test_the_objective_is_served_by_what_its_dispatcher_says(monkeypatch, form):
     monkeypatch.setattr(summary, "chosen", lambda device: (form, f"for {device}"))
     chosen = adam.make("torch", [torch.nn.Parameter(torch.ones(3))], PRESETS["demo"], CPU)
-    rows = dict(summary.means(CPU, precision.choose("off", CPU), chosen, compiling.choose("off", CPU)))
+    rows = dict(summary.means(CPU, precision.choose("off", CPU), chosen, EAGER))
     assert rows["objective"] == f"streamed, in {summary.FORMS[form]} (for cpu)"
 
 
 def test_the_means_say_what_serves_and_why():
     chosen = adam.make("torch", [torch.nn.Parameter(torch.ones(3))], PRESETS["demo"], CPU)
-    rows = dict(summary.means(CPU, precision.choose("off", CPU), chosen, compiling.choose("off", CPU)))
+    rows = dict(summary.means(CPU, precision.choose("off", CPU), chosen, EAGER))
     assert rows["precision"].startswith("float32 (asked for)")
-    assert rows["encoder"] == "matrix products (asked for)"
     assert rows["optimizer"] == f"Adam, torch's fused kernel ({chosen.reason})"
     assert rows["objective"] == "streamed, in plain torch (Triton's kernels are for CUDA, this is cpu)"
+    assert rows["encoder"] == f"matrix products ({EAGER.reason})"
+    compiled = compiling.Compiling(True, "asked for")
+    assert dict(summary.means(CPU, precision.choose("off", CPU), chosen, compiled))["encoder"] == "torch.compile (asked for)"
     assert rows["statistics"] == "of each batch, torch's kernel (one rank)"
     apex = SimpleNamespace(kernel="apex's fused kernel", reason="asked for")
-    rows = dict(summary.means(CPU, precision.choose("off", CPU), apex, compiling.choose("off", CPU)))
-    assert rows["optimizer"] == "Adam, apex's fused kernel (asked for)"
+    assert (
+        dict(summary.means(CPU, precision.choose("off", CPU), apex, EAGER))["optimizer"]
+        == "Adam, apex's fused kernel (asked for)"
+    )
