@@ -205,6 +205,18 @@ def test_another_machine_is_a_warning(photo_set, tmp_path):
     assert "warning: threads was 64 and is 1" in result.stdout
 
 
+@pytest.mark.long
+def test_compiled_training_saves_what_an_eager_run_goes_on_from(photo_set, tmp_path):
+    """Its short sibling is tests/engine/test_compiling.py: the compiler takes minutes."""
+    run_compiled = ("--steps", "4", "--save-every", "2", "--compile")
+    result = train(photo_set, "compiled", *run_compiled, "on", cwd=tmp_path)
+    assert "torch.compile (asked for)" in " ".join(result.stdout.split())
+    remove(tmp_path / "runs" / "compiled" / "checkpoints" / "step-4")
+    result = train(photo_set, "compiled", *run_compiled, "off", cwd=tmp_path)
+    assert "warning: compiled was True and is False" in result.stdout
+    assert not any("_orig_mod" in name for name in final(tmp_path / "runs" / "compiled").weights)
+
+
 def test_the_same_command_on_another_day_goes_on(photo_set, tmp_path):
     arguments = ("--data", photo_set, *SMALL, "--steps", "2")
     run("train.py", *arguments, cwd=tmp_path)
@@ -240,6 +252,7 @@ def test_changed_options_are_refused_by_name(undisturbed, photo_set):
         (["--data", "{set}", "--run", ""], "--run ''"),
         (["--data", "{set}", "--run", ".."], "--run '..'"),
         (["--data", "{set}", "--amp", "fp8"], "--amp fp8"),
+        (["--data", "{set}", "--compile", "always"], "--compile always"),
         (["--data", "{set}", "--save-every", "soon"], "--save-every soon"),
         (["--data", "{set}", "--resume", "/nowhere"], "--resume /nowhere"),
         (["--data", "{set}", "--steps", "many"], "--steps"),
