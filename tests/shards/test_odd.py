@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shards import folder, jpeg, manifest, verify
+from shards import build, folder, jpeg, manifest, verify
 from shards.dali import Decoder
 from shards.decode import Rejected, decode, open_image
 from shards.source import Encoding
@@ -204,11 +204,16 @@ def test_classes_without_images_are_told(tmp_path, cli):
 
 
 @pytest.fixture
-def home():
+def home(monkeypatch, cli):
     """A directory that a user without rights can reach, with two classes; the test goes on as that user, as root reads all."""
     root = os.geteuid() == 0
+    versions = build.tools()
     with tempfile.TemporaryDirectory() as directory:
         home = Path(directory)
+        # That user may not be able to read the packages: all that a build imports late is imported now.
+        put(home / "before", "a/good.png", "b/good.png")
+        assert cli("build", "folder", "--src", home / "before", "--out", home / "done", "--val", 0, "--workers", 1).code == 0
+        monkeypatch.setattr(build, "tools", lambda: versions)
         home.chmod(0o755)
         put(home / "src", "a/good.png", "a/secret.png", "b/good.png")
         (home / "out").mkdir()
