@@ -71,6 +71,7 @@ bench: $(READY)  ## Time what this machine does
 	$(PY) -m shards build shapes --out data/shapes
 	$(PY) -m bench.loader
 	$(PY) -m bench.step
+	$(PY) -m bench.convolutions
 	$(PY) -m bench.nce
 
 gpu-check:  ## Run what needs a GPU with PYTHON=…: no set-up, no network; says what it skipped and why
