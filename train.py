@@ -26,105 +26,24 @@ import typer
 from rich.console import Console
 from torch import Tensor
 
-from engine import adam, checkpoint, compiling, precision, runs, summary
+from engine import checkpoint, runs, summary
 from engine.console import Progress, make_console, print_presets, start_table
 from engine.initial import start_from
-from engine.launch import Place, place
+from engine.launch import place
 from engine.logs import Logs
-from engine.meter import Meter
 from engine.presets import configure, default_preset
 from engine.runs import Config
 from engine.saves import SaveTimer
-from engine.schedule import learning_rate
 from engine.stop import Stop
+from engine.trainer import Trainer
 from errors import UsageError, UserError, run_app
 from lock import locked
-from model import AMDIM, Losses
 from model.mixture import ALPHA
 from pipeline import RECIPES, TwoViewLoader, Views
 from shards import manifest as manifests
 
 LOG_EVERY = 20  # steps; each log step waits for the device once
 PRETRAIN_SPLITS = ("train", "unlabeled")
-
-
-class Trainer:
-    """A model, its optimizer and its loader, and where they stand."""
-
-    def __init__(self, config: Config, loader: TwoViewLoader, where: Place, kernel: str = "torch", compiled: str = "off") -> None:
-        preset = config.settings
-        torch.manual_seed(config.seed)
-        classes = len(loader.manifest.classes)
-        mixture = preset.mixture, preset.mixture_mode, preset.mixture_alpha
-        model = AMDIM(preset.encoder, classes, preset.clip, *mixture).to(where.device)
-        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.compiling = compiling.choose(compiled, where.device)
-        self.compiling.apply(self.model.encoder)
-        self.adam = adam.make(kernel, self.model.parameters(), preset, where.device)
-        self.optimizer = self.adam.optimizer
-        self.config, self.loader, self.device = config, loader, where.device
-        self.precision = precision.choose(config.amp, where.device)
-        self.scaler = self.precision.scaler(where.device)
-        self.meter = Meter(where.device)
-        self.step = 0
-
-    def update(self, x1: Tensor, x2: Tensor, label: Tensor, locations: Tensor) -> Losses:
-        """One optimizer step."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
-        if self.precision.dtype is None:  # a GPU's views come in half precision
-            x1, x2 = x1.float(), x2.float()
-        with self.precision.autocast(self.device):
-            losses = self.model(x1, x2, label, locations)
-        self.optimizer.zero_grad()
-        self.scaler.scale(losses.total).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.step += 1
-        return losses
-
-    @property
-    def learning_rate(self) -> float:
-        return learning_rate(self.config.settings, self.step, self.config.steps)
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that decides the rest of the run, but for the weights."""
-        rng = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            rng["cuda"] = torch.cuda.get_rng_state(self.device)
-        return {
-            "step": self.step,
-            "optimizer": adam.state_dict(self.optimizer),
-            "scaler": self.scaler.state_dict(),
-            "loader": self.loader.state_dict(),
-            "meter": self.meter.state_dict(),
-            "rng": rng,
-            "machine": self.machine,
-        }
-
-    @property
-    def machine(self) -> dict[str, str]:
-        """What the last bits of the numbers depend on, beside the configuration."""
-        means = {"precision": str(self.precision.dtype), "optimizer": self.adam.kernel, "compiled": str(self.compiling.on)}
-        return runs.machine(self.device) | means
-
-    def load(self, saved: checkpoint.Checkpoint) -> None:
-        """Continues exactly where ``saved`` was.
-
-        Raises:
-            UsageError: it was saved with other data, views, batch or seed.
-        """
-        state = saved.trainer
-        self.loader.load_state_dict(state["loader"])
-        self.model.load_state_dict(saved.weights)
-        self.step = state["step"]
-        adam.load_state_dict(self.optimizer, state["optimizer"])
-        if state["scaler"]:  # empty where there was nothing to scale
-            self.scaler.load_state_dict(state["scaler"])
-        self.meter.load_state_dict(state["meter"])
-        torch.set_rng_state(state["rng"]["cpu"])
-        if "cuda" in state["rng"] and self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["rng"]["cuda"], self.device)
 
 
 def stream(loader: TwoViewLoader) -> Iterator[tuple[Views, Tensor]]:
