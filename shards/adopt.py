@@ -71,7 +71,7 @@ def adopt(
         done = [adopted[number] for number in range(len(jobs))]
         reasons = build.save_rejections(src, (rejection for each in done for rejection in each.rejections))
         build.check_rejections(src, reasons.total(), reasons.total() + sum(len(each.labels) for each in done), max_rejected)
-        result = _manifest(src, recipe, done)
+        result = _manifest(src, recipe, done, reasons.total())
         manifest.save(result, src)
     return Built(result, reasons, time.perf_counter() - start, fresh=True), _warning(src, done)
 
@@ -141,7 +141,7 @@ def _write_indices(tar: Path, entries: list[Entry], rows: NDArray[np.void]) -> S
     return Shard(tar.name, len(rows), tar.stat().st_size, digest)
 
 
-def _manifest(src: Path, recipe: dict[str, Any], adopted: Sequence[_Adopted]) -> Manifest:
+def _manifest(src: Path, recipe: dict[str, Any], adopted: Sequence[_Adopted], rejected: int) -> Manifest:
     classes = webdataset.class_names(src, max(int(each.labels.max(initial=UNLABELLED)) for each in adopted))
     found: dict[str, list[_Adopted]] = {}
     for each in adopted:
@@ -150,7 +150,7 @@ def _manifest(src: Path, recipe: dict[str, Any], adopted: Sequence[_Adopted]) ->
     splits = {split: _split(parts) for split, parts in found.items()}
     if empty := [name for name, split in splits.items() if not split.samples]:
         raise UserError(f"{src}: not one sample of {empty[0]} can be used; {src / build.REJECTED} says why")
-    return Manifest("webdataset", classes, *build.moments(histogram), splits, recipe, build.tools())
+    return Manifest("webdataset", classes, *build.moments(histogram), splits, recipe, build.tools(), rejected)
 
 
 def _split(parts: Sequence[_Adopted]) -> Split:

@@ -161,7 +161,8 @@ def test_what_cannot_be_used_is_rejected_and_the_rest_is_whole(tmp_path, cli, re
     assert reasons.keys() == expected.keys()
     assert all(reasons[path].startswith(reason) for path, reason in expected.items())
     listed = sum(len(index.scan_any(path)) for path in src.glob("*.tar"))
-    assert manifest.load(out).splits["train"].samples + len(lines) == listed
+    assert manifest.load(out).splits["train"].samples + manifest.load(out).rejected == listed
+    assert manifest.load(out).rejected == len(lines)
     assert verify(out, manifest.load(out), fast=False, workers=1, show=lambda _: None) == []
     assert not (tmp_path.parent / "out.jpg").exists()
 
