@@ -117,13 +117,40 @@ def encoder() -> str:
 def training() -> str:
     """A training step with AMP, channels-last and fused Adam lowers the loss."""
     need_gpu()
+    (first, *_, last), rate, memory = thirteen_steps(lambda _: None)
+    assert last < first, f"the loss went from {first:.2f} to {last:.2f}"
+    return f"loss {first:.2f} to {last:.2f}; {rate:.0f} images/s, batch 120, w 192, bf16, eager; {memory:.1f} GiB"
+
+
+def compiled() -> str:
+    """The compiled encoder trains as the plain one does."""
+    need_gpu()
+    need("typer")
+    import torch
+
+    from engine import compiling
+
+    choice = compiling.choose("auto", torch.device("cuda"))
+    if not choice.on:
+        raise Skip(choice.reason)
+    plain, *_ = thirteen_steps(lambda _: None)
+    losses, rate, memory = thirteen_steps(lambda model: choice.apply(model.encoder))
+    worst = max(abs(a / b - 1) for a, b in zip(losses, plain, strict=True))
+    assert worst < 0.03, f"losses differ by {worst:.1%}"  # bfloat16 rounds in other places
+    return f"losses differ by at most {worst:.2%} in 13 steps; {rate:.0f} images/s; {memory:.1f} GiB"
+
+
+def thirteen_steps(prepare: Callable[[Any], None]) -> tuple[list[float], float, float]:
+    """Losses of the paper's small encoder on noise, images/s of the last ten steps, and GiB at most."""
     import torch
 
     from model import AMDIM, EncoderConfig
 
     torch.manual_seed(0)
+    torch.cuda.reset_peak_memory_stats()
     model: Any = AMDIM(EncoderConfig(128, 192, 1536, 8), classes=10)
     model = model.to("cuda").to(memory_format=torch.channels_last)
+    prepare(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
     batch = 120
     x1, x2 = (torch.randn(batch, 3, 128, 128, device="cuda").to(memory_format=torch.channels_last) for _ in range(2))
@@ -141,10 +168,7 @@ def training() -> str:
         losses.append(loss.objective.total.detach())
     torch.cuda.synchronize()
     rate = 10 * batch / (time.perf_counter() - start)
-    first, last = losses[0].item(), losses[-1].item()
-    assert last < first, f"the loss went from {first:.2f} to {last:.2f}"
-    memory = torch.cuda.max_memory_allocated() / 2**30
-    return f"loss {first:.2f} to {last:.2f}; {rate:.0f} images/s, batch {batch}, w 192, bf16, eager; {memory:.1f} GiB"
+    return [loss.item() for loss in losses], rate, torch.cuda.max_memory_allocated() / 2**30
 
 
 def optimizer() -> str:
@@ -271,7 +295,18 @@ def shapes(folder: Path) -> Path:
     return folder / "shapes"
 
 
-CHECKS: tuple[Callable[[], str], ...] = (device, objective, kernels, encoder, optimizer, training, waiting, views, loading)
+CHECKS: tuple[Callable[[], str], ...] = (
+    device,
+    objective,
+    kernels,
+    encoder,
+    optimizer,
+    training,
+    compiled,
+    waiting,
+    views,
+    loading,
+)
 
 
 def main() -> int:
