@@ -15,9 +15,12 @@ import engine.environment  # noqa: F401 - first: runs this command in .venv wher
 
 import json
 import math
+import os
 import shlex
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,11 +29,14 @@ import typer
 from rich.console import Console
 from torch import Tensor
 
-from engine import checkpoint, runs, summary
+from engine import checkpoint, elastic, runs, summary
 from engine.console import Progress, make_console, print_presets, start_table
+from engine.group import joined
 from engine.initial import start_from
 from engine.launch import place
 from engine.logs import Logs
+from engine.parallel import from_first
+from engine.peers import Peers
 from engine.presets import configure, default_preset
 from engine.runs import Config
 from engine.saves import SaveTimer
@@ -38,6 +44,7 @@ from engine.stop import Stop
 from engine.trainer import Trainer
 from errors import UsageError, UserError, run_app
 from lock import locked
+from model.collectives import rank
 from model.mixture import ALPHA
 from pipeline import RECIPES, TwoViewLoader, Views
 from shards import manifest as manifests
@@ -54,14 +61,14 @@ def stream(loader: TwoViewLoader) -> Iterator[tuple[Views, Tensor]]:
             yield views, loader.locations(epoch, step)
 
 
-def fit(trainer: Trainer, run: Path, progress: Progress, stop: Stop, due: SaveTimer) -> None:
-    """Trains to the last step or to a signal, and saves as it goes and at the end."""
+def fit(trainer: Trainer, run: Path, progress: Progress, stop: Stop, due: SaveTimer, peers: Peers) -> int:
+    """Trains to the last step or to a signal, and saves as it goes and at the end; returns the exit code."""
     steps, batches = trainer.config.steps, stream(trainer.loader)
-    logs = Logs(run, trainer.step)
+    logs, code = Logs(run, trainer.step) if peers.rank == 0 else None, 0
     trainer.model.train()
     trainer.meter.start()
     progress.begin(trainer.step)
-    while trainer.step < steps and stop.code is None:
+    while trainer.step < steps and not code:
         asked = time.perf_counter()
         views, locations = next(batches)
         label, locations = (send(t, trainer.device) for t in (views.label, locations))
@@ -70,10 +77,26 @@ def fit(trainer: Trainer, run: Path, progress: Progress, stop: Stop, due: SaveTi
         trainer.meter.add(trainer.update(views.x1, views.x2, label, locations))
         if trainer.step % LOG_EVERY == 0 or trainer.step == steps:
             log(trainer, rate, logs, progress)
-        if due(trainer.step) and trainer.step < steps:
+        saving, code = agree(trainer.step, stop, due, peers)
+        if saving and trainer.step < steps:
             save(trainer, run)
     save(trainer, run)
-    logs.close()
+    if logs:
+        logs.close()
+    return code
+
+
+def agree(step: int, stop: Stop, due: SaveTimer, peers: Peers) -> tuple[bool, int]:
+    """Whether all ranks save now, and the exit code with which all stop now, or 0: clocks and signals are of single ranks."""
+    saving = due(step)
+    if saving and due.minutes:
+        saving = False
+        if peers.rank == 0:
+            peers.ask("save")
+    if stop.code is not None:
+        peers.ask(str(stop.code))
+    word = peers.reached(step) or ""
+    return saving or word == "save", int(word) if word.isdigit() else 0
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
@@ -81,12 +104,13 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
-def log(trainer: Trainer, rate: float, logs: Logs, progress: Progress) -> None:
+def log(trainer: Trainer, rate: float, logs: Logs | None, progress: Progress) -> None:
     loader = trainer.loader
     row = {"step": trainer.step, "epoch": loader.epoch + loader.step / len(loader), "lr": rate}
     row |= trainer.meter.read(loader.batch)
     check_finite(row["loss"], trainer.step)
-    logs.write(row)
+    if logs:
+        logs.write(row)
     progress.show(row)
 
 
@@ -96,9 +120,10 @@ def check_finite(loss: float, step: int) -> None:
 
 
 def save(trainer: Trainer, run: Path) -> None:
-    check_finite(trainer.meter.sums.sum().item(), trainer.step)
     weights, state = trainer.model.state_dict(), trainer.state_dict()
-    checkpoint.save(run / "checkpoints", trainer.step, weights, state, trainer.config.as_dict())
+    check_finite(state["meter"]["sums"].sum().item(), trainer.step)
+    if rank() == 0:
+        checkpoint.save(run / "checkpoints", trainer.step, weights, state, trainer.config.as_dict())
 
 
 def check_positive(options: dict[str, float | None]) -> None:
@@ -109,7 +134,7 @@ def check_positive(options: dict[str, float | None]) -> None:
 
 def announce_plan(trainer: Trainer, run: Path, console: Console) -> None:
     weights = sum(weight.numel() for weight in trainer.model.encoder.parameters())
-    rows = summary.plan(run, trainer.config, trainer.loader, weights)
+    rows = summary.plan(run, trainer.config, trainer.loader, weights) + summary.ranks(trainer.where, trainer.compress)
     start_table(rows + summary.means(trainer.device, trainer.precision, trainer.adam, trainer.compiling), console)
 
 
@@ -121,6 +146,7 @@ def main(
     data: Annotated[str, typer.Option(help="A shard set: a path, or NAME for data/NAME.")] = "imagenet",
     preset: Annotated[str | None, typer.Option(help="A row of --presets; each data set has its default.")] = None,
     gpus: Annotated[int | None, typer.Option(help="GPUs to train on; 0 is the CPU.", show_default="one if there is one")] = None,
+    procs: Annotated[int | None, typer.Option(min=1, help="Processes on the CPU, with --gpus 0.", show_default="one")] = None,
     run: Annotated[str | None, typer.Option(help="Name of the run.", show_default="data, preset and date")] = None,
     epochs: Annotated[float | None, typer.Option(help="Length of the run.")] = None,
     steps: Annotated[int | None, typer.Option(help="Length of the run in steps, instead.")] = None,
@@ -141,6 +167,11 @@ def main(
     resume: Annotated[str, typer.Option(help="auto, never, or a checkpoint's directory.")] = "auto",
     init: Annotated[str | None, typer.Option(help="A run, or a checkpoint's directory, whose weights to start from.")] = None,
     save_every: Annotated[str, typer.Option(help="Steps (500) or minutes (30m) between checkpoints.")] = "10m",
+    compress: Annotated[
+        Literal["off", "bf16"], typer.Option(help="What gradients are sent between ranks in: bf16 halves the bytes.")
+    ] = "off",
+    max_restarts: Annotated[int, typer.Option(min=0, help="Restarts after ranks were lost, from the last checkpoint.")] = 3,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for a rank that does not answer.")] = 600,
     presets: Annotated[bool, typer.Option("--presets", help="Print the presets and exit.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read by run_app
@@ -153,7 +184,7 @@ def main(
     check_positive(
         {"--batch-size": batch_size, "--epochs": epochs, "--lr": lr, "--steps": steps, "--mixture-alpha": mixture_alpha}
     )
-    due, where, path = SaveTimer(save_every), place(gpus), runs.data_path(data)
+    due, where, path = SaveTimer(save_every), place(gpus, procs), runs.data_path(data)
     manifest = manifests.load(path)
     name = preset or default_preset(manifest.name, where.device.type == "cuda")
     splits = [split for split in PRETRAIN_SPLITS if split in manifest.splits]
@@ -162,37 +193,53 @@ def main(
     changes |= {"mixture_mode": mixture_mode, "mixture_alpha": mixture_alpha}
     settings = configure(name, samples, changes)
     recipe, own = RECIPES[settings.recipe], (where.rank, where.world, where.device)
-    loader = TwoViewLoader(path, splits, recipe, settings.batch, *own, seed, pixels=pixels)
+    loader = TwoViewLoader(path, splits, recipe, settings.batch, *own, seed, where.threads, pixels)
     total = steps or max(1, round(settings.epochs * len(loader)))
     config = Config(str(path), name, settings, total, seed, amp, save_every, init, pixels)
     directory = runs.run_path(run) if run is not None else runs.default_run(path, config)
-    train(Trainer(config, loader, where, kernel, compiled), directory, resume, due, make_console(quiet))
+    if not where.started:
+        raise typer.Exit(elastic.run_ranks(where.world, [*sys.argv, "--run", str(directory)], max_restarts))
+    console = make_console(quiet or where.rank > 0)
+    with joined(where, timeout) as peers:
+        trainer = Trainer(config, loader, where, kernel, compiled, compress)
+        code = train(trainer, directory, resume, due, peers, console)
+    raise typer.Exit(code)
 
 
-def train(trainer: Trainer, run: Path, resume: str, due: SaveTimer, console: Console) -> None:
-    """Begins or continues a run, and ends with what to type next."""
-    saved = runs.find_start(run, trainer.config, resume)
+def train(trainer: Trainer, run: Path, resume: str, due: SaveTimer, peers: Peers, console: Console) -> int:
+    """Begins or continues a run, and ends with what to type next; returns the exit code."""
+    saved = find_start(run, trainer.config, resume)
     if saved:
         trainer.load(saved)
     source = None if saved or trainer.config.init is None else start_from(trainer.model, trainer.config.init)
     if trainer.step >= trainer.config.steps:
         console.print(f"{run} is finished: {trainer.step:,} steps. {next_command(trainer, run)}")
-        return
-    stop = Stop()
-    with locked(run, "another process trains here; wait for it, or give another --run"):
-        checkpoint.forget_after(run / "checkpoints", trainer.step)
-        (run / "config.json").write_text(json.dumps(trainer.config.as_dict(), indent=2) + "\n")
+        return 0
+    stop = peers.stop = Stop()
+    with locked(run, "another process trains here; wait for it, or give another --run") if peers.rank == 0 else nullcontext():
+        if peers.rank == 0:
+            checkpoint.forget_after(run / "checkpoints", trainer.step)
+            (run / "config.json").write_text(json.dumps(trainer.config.as_dict(), indent=2) + "\n")
+        trainer.join()
         announce_plan(trainer, run, console)
         if saved:
             announce(saved, trainer, console)
         if source:
             console.print(f"starting from the weights of {source.path}")
         with Progress(trainer.config.steps, console) as progress:
-            fit(trainer, run, progress, stop, due)
-    if stop.code is not None:
-        console.print(f"stopped and saved at step {trainer.step:,}; the same command goes on from there")
-        raise typer.Exit(stop.code)
-    console.print(f"done: {run}. {next_command(trainer, run)}")
+            code = fit(trainer, run, progress, stop, due, peers)
+    end = f"done: {run}. {next_command(trainer, run)}"
+    console.print(f"stopped and saved at step {trainer.step:,}; the same command goes on from there" if code else end)
+    return code
+
+
+def find_start(run: Path, config: Config, resume: str) -> checkpoint.Checkpoint | None:
+    """The checkpoint to continue from: rank 0 looks for it, and all ranks read the one that it found."""
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":  # what this command began goes on
+        resume = "auto"
+    saved = runs.find_start(run, config, resume) if rank() == 0 else None
+    path = from_first(saved and str(saved.path))
+    return saved if rank() == 0 or path is None else runs.find_start(run, config, path)
 
 
 def next_command(trainer: Trainer, run: Path) -> str:

@@ -11,6 +11,7 @@ from engine import runs
 from engine.checkpoint import Checkpoint
 from errors import UsageError, UserError, warn
 from model import AMDIM
+from model.collectives import rank
 
 
 def start_from(model: AMDIM, init: str) -> Checkpoint:
@@ -27,7 +28,7 @@ def start_from(model: AMDIM, init: str) -> Checkpoint:
     anew = [part for part in parts if shapes(own, part) != shapes(saved.weights, part)]
     if "encoder" in anew:
         raise UserError(f"{saved.path}: its weights are not those of the encoder in its config.json; take another checkpoint")
-    if anew:
+    if anew and rank() == 0:
         warn(f"{saved.path}: has no {' and no '.join(anew)} of the shapes needed here: started anew")
     fitting = {name: tensor for name, tensor in saved.weights.items() if part_of(name) in parts and part_of(name) not in anew}
     model.load_state_dict(own | fitting)

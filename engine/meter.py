@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from model.amdim import Losses
+from model.collectives import add_up, world
 
 NAMES = ("loss", "loss_1t5", "loss_1t7", "loss_5t5", "regulariser", "loss_mixture", "probes", "linear", "mlp", "labelled")
 
@@ -36,8 +37,11 @@ class Meter:
         self.timed += 1
 
     def read(self, batch: int) -> dict[str, Any]:
-        """Means over the window. ``data_s`` and ``compute_s`` are seconds a step; accuracies are None without labels."""
-        values = dict(zip(NAMES, self.sums.tolist(), strict=True))  # host sync
+        """Means over the window and all ranks, each of which must ask.
+
+        ``data_s`` and ``compute_s`` are seconds a step; accuracies are None without labels.
+        """
+        values = dict(zip(NAMES, self.of_all_ranks().tolist(), strict=True))  # host sync
         elapsed = time.perf_counter() - self.since
         linear, mlp, labelled = (values.pop(name) for name in NAMES[-3:])
         row: dict[str, Any] = {name: value / self.count for name, value in values.items()}
@@ -51,8 +55,12 @@ class Meter:
         self.start()
         return row
 
+    def of_all_ranks(self) -> Tensor:
+        """The sums of all ranks, averaged: a rank's losses are means over its images."""
+        return add_up(self.sums) / world()
+
     def state_dict(self) -> dict[str, Tensor | int]:
-        return {"sums": self.sums.cpu(), "count": self.count}
+        return {"sums": self.of_all_ranks().cpu(), "count": self.count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.sums.copy_(state["sums"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import torch
 
 from engine.adam import Adam
 from engine.compiling import Compiling
+from engine.launch import Place
 from engine.precision import Precision
 from engine.runs import Config
 from model.collectives import world
@@ -34,6 +36,17 @@ def plan(run: Path, config: Config, loader: TwoViewLoader, weights: int) -> list
         ("length", f"{config.steps:,} steps of {preset.batch} images, {config.steps / len(loader):.2f} epochs"),
         ("schedule", f"lr {preset.lr:g}, {preset.warmup} warm-up, {preset.schedule}"),
     ]
+
+
+def ranks(where: Place, compress: str) -> list[Row]:
+    """Who trains together, over what, and with how many cores each; no row for one rank alone."""
+    if where.world == 1:
+        return []
+    backend, cores = "nccl" if where.device.type == "cuda" else "gloo", len(os.sched_getaffinity(0))
+    there = "" if where.here == where.world else f", {where.here} of them on this machine"
+    gradients = "bfloat16" if compress == "bf16" else "float32"
+    share = f"{where.threads} of {cores} core{'s' * (cores > 1)} each for loading"
+    return [("ranks", f"{where.world} over {backend}{there}, {share}; gradients travel in {gradients}")]
 
 
 def means(device: torch.device, precision: Precision, adam: Adam, compiling: Compiling) -> list[Row]:

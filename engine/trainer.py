@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine import adam, checkpoint, compiling, precision, runs
 from engine.launch import Place
 from engine.meter import Meter
+from engine.parallel import from_all, parallel
 from engine.runs import Config
 from engine.schedule import learning_rate
 from model import AMDIM, Losses
+from model.collectives import rank, world
 
 if TYPE_CHECKING:
     from pipeline import TwoViewLoader
@@ -21,7 +23,15 @@ if TYPE_CHECKING:
 class Trainer:
     """A model, its optimizer and its loader, and where they stand."""
 
-    def __init__(self, config: Config, loader: TwoViewLoader, where: Place, kernel: str = "torch", compiled: str = "off") -> None:
+    def __init__(
+        self,
+        config: Config,
+        loader: TwoViewLoader,
+        where: Place,
+        kernel: str = "torch",
+        compiled: str = "off",
+        compress: str = "off",
+    ) -> None:
         preset = config.settings
         torch.manual_seed(config.seed)
         classes = len(loader.manifest.classes)
@@ -32,11 +42,17 @@ class Trainer:
         self.compiling.apply(self.model.encoder)
         self.adam = adam.make(kernel, self.model.parameters(), preset, where.device)
         self.optimizer = self.adam.optimizer
-        self.config, self.loader, self.device = config, loader, where.device
+        self.config, self.loader, self.device, self.where = config, loader, where.device, where
         self.precision = precision.choose(config.amp, where.device)
         self.scaler = self.precision.scaler(where.device)
         self.meter = Meter(where.device)
         self.step = 0
+        self.parallel: nn.Module = self.model
+        self.compress = compress
+
+    def join(self) -> None:
+        """From here on all ranks take the same steps, from the weights that rank 0 has."""
+        self.parallel = parallel(self.model, self.device, self.compress)
 
     def update(self, x1: Tensor, x2: Tensor, label: Tensor, locations: Tensor) -> Losses:
         """One optimizer step."""
@@ -45,7 +61,7 @@ class Trainer:
         if self.precision.dtype is None:  # a GPU's views come in half precision
             x1, x2 = x1.float(), x2.float()
         with self.precision.autocast(self.device):
-            losses = self.model(x1, x2, label, locations)
+            losses = self.parallel(x1, x2, label, locations)
         self.optimizer.zero_grad()
         self.scaler.scale(losses.total).backward()
         self.scaler.step(self.optimizer)
@@ -58,7 +74,7 @@ class Trainer:
         return learning_rate(self.config.settings, self.step, self.config.steps)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that decides the rest of the run, but for the weights."""
+        """All that decides the rest of the run, but for the weights. Every rank must ask for it, and all get the same."""
         rng = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             rng["cuda"] = torch.cuda.get_rng_state(self.device)
@@ -68,7 +84,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "loader": self.loader.state_dict(),
             "meter": self.meter.state_dict(),
-            "rng": rng,
+            "rng": from_all(rng),
             "machine": self.machine,
         }
 
@@ -76,7 +92,7 @@ class Trainer:
     def machine(self) -> dict[str, str]:
         """What the last bits of the numbers depend on, beside the configuration."""
         means = {"precision": str(self.precision.dtype), "optimizer": self.adam.kernel, "compiled": str(self.compiling.on)}
-        return runs.machine(self.device) | means
+        return runs.machine(self.device) | means | {"ranks": str(world()), "gradients": self.compress}
 
     def load(self, saved: checkpoint.Checkpoint) -> None:
         """Continues exactly where ``saved`` was.
@@ -92,6 +108,8 @@ class Trainer:
         if state["scaler"]:  # empty where there was nothing to scale
             self.scaler.load_state_dict(state["scaler"])
         self.meter.load_state_dict(state["meter"])
-        torch.set_rng_state(state["rng"]["cpu"])
-        if "cuda" in state["rng"] and self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["rng"]["cuda"], self.device)
+        # What is random is drawn for the whole batch, from generators that all ranks keep in step: others may take them over.
+        rng = state["rng"][rank() % len(state["rng"])]
+        torch.set_rng_state(rng["cpu"])
+        if "cuda" in rng and self.device.type == "cuda":
+            torch.cuda.set_rng_state(rng["cuda"], self.device)

@@ -82,7 +82,10 @@ class TwoViewLoader:
 
     def check(self) -> None:
         if self.batch < 2 or self.batch % self.world:
-            raise UsageError(f"batch size {self.batch}: must be at least 2 and divisible by the number of ranks, {self.world}")
+            fits = max(1, self.batch // self.world, 2 // self.world) * self.world
+            raise UsageError(
+                f"--batch-size {self.batch}: must be at least 2 and divisible by the number of ranks, {self.world}; try {fits}"
+            )
         if len(self) == 0:
             raise UsageError(
                 f"{self.root}: {len(self.store)} samples in {'+'.join(self.splits)} are less than one batch of {self.batch}; "

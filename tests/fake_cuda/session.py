@@ -27,6 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 import train  # noqa: E402
 from engine.launch import Place  # noqa: E402
+from engine.peers import Peers  # noqa: E402
 from engine.presets import PRESETS  # noqa: E402
 from engine.runs import Config  # noqa: E402
 from pipeline import Views  # noqa: E402
@@ -136,7 +137,7 @@ def fit(preset, amp, fault):
         progress, stop = SimpleNamespace(begin=lambda _: None), SimpleNamespace(code=None)
         try:
             with Transfers():
-                train.fit(trainer, Path(run), progress, stop, lambda _: False)
+                train.fit(trainer, Path(run), progress, stop, lambda _: False, Peers())
         except Exception as error:
             seen |= {"raised": type(error).__name__, "says": str(error), "where": where(error)}
         weights = list(trainer.model.parameters())

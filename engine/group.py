@@ -1,0 +1,142 @@
+"""The ranks' process group: how they meet, and how an error on one of them becomes one line and one exit code."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, NoReturn
+
+import torch
+import torch.distributed as dist
+
+from engine import slurm
+from engine.elastic import LOST
+from engine.launch import Place
+from engine.peers import Peers
+from errors import UserError, explain
+
+
+@contextmanager
+def joined(where: Place, timeout: float) -> Iterator[Peers]:
+    """The process group of all ranks, for as long as the block lasts; nothing where there is one rank.
+
+    An error in the block ends the process: other ranks may wait for this one's half of a collective, and a tidy exit for them.
+
+    Args:
+        where: this process.
+        timeout: seconds to wait for a rank, at the start and in a step.
+
+    Raises:
+        UserError: rank 0 cannot be reached.
+    """
+    if where.world == 1:
+        yield Peers()
+        return
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", where.threads)))
+    store = connect(where, timeout)
+    peers = Peers(where.rank, where.world, store.clone(), timeout)  # type: ignore[attr-defined]
+    try:
+        meet(where, store, timeout)
+        start(where, dist.PrefixStore("group", store), timeout)
+        yield peers
+        part(where, store)
+    except BaseException as error:
+        end(peers, error)
+    peers.leave()
+    dist.destroy_process_group()
+
+
+def connect(where: Place, timeout: float) -> dist.Store:
+    """The store that torchrun's agent or, under SLURM, rank 0 holds."""
+    address, port = slurm.address()
+    address, port = os.environ.get("MASTER_ADDR", address), int(os.environ.get("MASTER_PORT", port))
+    agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    serves = where.rank == 0 and not agent
+    try:
+        store = dist.TCPStore(address, port, where.world, serves, timedelta(seconds=timeout), wait_for_workers=False)
+    except (dist.DistError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        if serves:
+            raise UserError(f"rank 0 cannot listen at {address}:{port} ({first}); choose another MASTER_PORT") from error
+        raise UserError(
+            f"rank {where.rank} on {socket.gethostname()} cannot reach rank 0 at {address}:{port} in {timeout:g} s ({first})"
+        ) from error
+    # An agent may keep its store over restarts.
+    return dist.PrefixStore(f"start/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+
+
+def meet(where: Place, store: dist.Store, timeout: float) -> None:
+    """Waits until all ranks are there.
+
+    Raises:
+        UserError: some do not come; names them.
+    """
+    store.set(f"here/{where.rank}", socket.gethostname())
+    missing, until = list(range(where.world)), time.monotonic() + timeout
+    while missing := [rank for rank in missing if not store.check([f"here/{rank}"])]:
+        if time.monotonic() > until:
+            names = ", ".join(map(str, missing))
+            raise UserError(
+                f"rank{'s' * (len(missing) > 1)} {names} of {where.world} did not come within {timeout:g} s; see that "
+                "every machine runs the same command (under SLURM: srun), or give a longer --timeout"
+            )
+        time.sleep(0.05)
+
+
+def start(where: Place, store: dist.Store, timeout: float) -> None:
+    """NCCL on GPUs, gloo on CPUs."""
+    options: dict[str, Any] = {"store": store, "rank": where.rank, "world_size": where.world}
+    options["timeout"] = timedelta(seconds=timeout + 60)  # longer than the ranks' own, which says who is missing
+    if where.device.type == "cuda":
+        torch.cuda.set_device(where.device)
+        dist.init_process_group("nccl", device_id=where.device, **options)
+        return
+    if where.here == where.world:  # whatever this machine calls itself, its ranks find one another
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    dist.init_process_group("gloo", **options)
+
+
+def part(where: Place, store: dist.Store) -> None:
+    """Rank 0 may hold the store: it goes last."""
+    store.set(f"done/{where.rank}", "")
+    until = time.monotonic() + 30
+    while where.rank == 0 and time.monotonic() < until:
+        if store.check([f"done/{rank}" for rank in range(where.world)]):
+            return
+        time.sleep(0.05)
+
+
+def end(peers: Peers, error: BaseException) -> NoReturn:
+    """Prints the error if no other rank has printed one, and ends the process."""
+    text, code = "", 130
+    if lost := is_lost(error):
+        code, text = LOST, lost_sentence(peers)
+    elif isinstance(error, Exception):
+        text, code = explain(error)
+    if text and peers.claim(text):
+        print(f"train.py: {' '.join(text.splitlines())}", file=sys.stderr)
+    if "--debug" in sys.argv:
+        print(f"rank {peers.rank}{' lost another' if lost else ''}:\n{traceback.format_exc()}", file=sys.stderr)
+    sys.stdout.flush(), sys.stderr.flush()
+    os._exit(code)
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether a collective failed, which means another rank."""
+    words = ("gloo", "NCCL", "onnection closed", "onnection reset")
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
+
+
+def lost_sentence(peers: Peers) -> str:
+    """Who is gone; empty where this rank has been told to end, and whoever told it knows."""
+    try:
+        text = peers.silence()
+    except dist.DistError:
+        text = f"rank {peers.rank}: the store at which the ranks meet is gone, and with it rank 0 or the launcher"
+    return "" if peers.stop and peers.stop.code else text

@@ -1,0 +1,53 @@
+"""DistributedDataParallel around the one module whose forward takes both views and returns the losses."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+from torch.nn.parallel import DistributedDataParallel
+
+from model.collectives import world
+
+
+def parallel(model: nn.Module, device: torch.device, compress: str = "off") -> nn.Module:
+    """``model`` itself on one rank; else a module that also averages the gradients of all ranks as they are made.
+
+    All ranks get the weights of rank 0. Buffers are not sent: the statistics of the batches are those of all ranks already.
+
+    Args:
+        model: on ``device``.
+        device: this rank's.
+        compress: "bf16" sends gradients in 16 bits: half the bytes, and rounding errors of one in 256.
+    """
+    if world() == 1:
+        return model
+    # A 1x1 kernel's gradient may say other strides for the same bytes.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+    own = [device.index] if device.type == "cuda" else None
+    wrapped = DistributedDataParallel(model, own, forward_sync_buffers=False, gradient_as_bucket_view=True)
+    if compress == "bf16":
+        wrapped.register_comm_hook(None, bf16_compress_hook)
+    return wrapped
+
+
+def from_all(value: Any) -> list[Any]:
+    """What each rank has, in their order. For what is small and rare: it waits for the device."""
+    if world() == 1:
+        return [value]
+    values: list[Any] = [None] * world()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def from_first(value: Any) -> Any:
+    """What rank 0 has."""
+    if world() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]

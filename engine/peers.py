@@ -1,0 +1,146 @@
+"""What ranks say to one another beside their collectives: when all are to stop or save, and who does not answer.
+
+They speak through the store that the ranks met at, from a thread of their own: a step costs nothing, and a rank is heard while
+its main thread waits in a collective. So it is the same over gloo and NCCL.
+
+To do something after the same step, one rank asks; every thread then says which step its rank has in hand, and no rank begins
+another one before all have said so; the thing is done after the latest of these. Nobody waits inside a step for somebody who
+waits between two, so this cannot lock up, however far a GPU's host runs ahead.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import NoReturn
+
+import torch.distributed as dist
+
+from engine.elastic import LOST
+from engine.stop import Stop
+
+PERIOD = 0.25  # seconds between two looks at the store
+
+
+class Peers:
+    """Agreement between ranks.
+
+    Args:
+        rank, world: this one, and how many there are.
+        store: where they meet; None where a rank is alone, which agrees with itself at once.
+        timeout: seconds without a step after which this rank gives up.
+    """
+
+    def __init__(self, rank: int = 0, world: int = 1, store: dist.Store | None = None, timeout: float = 600) -> None:
+        self.rank, self.world, self.store, self.timeout = rank, world, store, timeout
+        self.stop: Stop | None = None  # a rank that was told to stop does not complain of others that have gone
+        self.step, self.moved = 0, time.monotonic()
+        self.wishes: list[str] = []
+        self.round, self.beats, self.asked = 0, 0, False
+        self.agreed: tuple[int, str] | None = None
+        self.changed, self.closing = threading.Condition(), threading.Event()
+        self.thread = threading.Thread(target=self.listen, daemon=True)
+        if store is not None:
+            self.thread.start()
+
+    def ask(self, word: str) -> None:
+        """Asks that all ranks hear ``word`` from ``reached`` after the same step. Asking again changes nothing."""
+        with self.changed:
+            if word not in self.wishes:
+                self.wishes.append(word)
+
+    def reached(self, step: int) -> str | None:
+        """To be called after every step: the word that all ranks agreed to hear after this one, if there is one."""
+        with self.changed:
+            self.step, self.moved = step, time.monotonic()
+            if self.store is None:
+                return self.wishes.pop(0) if self.wishes else None
+            self.changed.wait_for(lambda: not self.asked)
+            if self.agreed is None or self.agreed[0] > step:
+                return None
+            word, self.agreed = self.agreed[1], None
+            return word
+
+    def listen(self) -> None:
+        """The thread."""
+        assert self.store is not None
+        try:
+            while not self.closing.wait(PERIOD):
+                self.beat()
+                self.take_part(self.store)
+                if time.monotonic() - self.moved > self.timeout:
+                    self.give_up(self.silence())
+        except dist.DistError:
+            if not self.closing.is_set():
+                self.give_up(f"rank {self.rank}: the store at which the ranks meet is gone, and with it rank 0 or the launcher")
+
+    def beat(self) -> None:
+        assert self.store is not None
+        self.beats += 1
+        self.store.set(f"beat/{self.rank}", f"{self.beats} {self.step}")
+
+    def take_part(self, store: dist.Store) -> None:
+        """Puts this rank's wish forward, and answers one that is on the table."""
+        key = f"round/{self.round}"
+        with self.changed:
+            if self.agreed is None and self.wishes and not store.check([key]):
+                store.compare_set(key, "", self.wishes[0])
+            if self.agreed is not None or not store.check([key]):
+                return
+            self.asked = True
+            store.set(f"{key}/{self.rank}", str(self.step + 1))
+        word, answers = store.get(key).decode(), [f"{key}/{rank}" for rank in range(self.world)]
+        while not self.closing.wait(PERIOD / 10) and not store.check(answers):
+            self.beat()
+            if time.monotonic() - self.moved > self.timeout:
+                self.give_up(self.silence())
+        with self.changed:
+            if not self.closing.is_set():
+                self.agreed = max(int(each) for each in store.multi_get(answers)), word
+            self.wishes = [wish for wish in self.wishes if wish != word]
+            self.round, self.asked = self.round + 1, False
+            self.changed.notify_all()
+
+    def silence(self) -> str:
+        """Who does not answer, in a sentence; takes a few seconds."""
+        before = self.heard()
+        time.sleep(12 * PERIOD)
+        after = self.heard()
+        gone = [rank for rank in range(self.world) if after[rank] == before[rank] and rank != self.rank]
+        last = {rank: beat[1] if beat else "0" for rank, beat in after.items()}
+        if gone:
+            named = " and ".join(f"rank {rank} (last heard of after step {last[rank]})" for rank in gone)
+            return f"rank {self.rank} waits at step {self.step + 1} for {named}; see what became of that process or its machine"
+        return (
+            f"rank {self.rank}: no step was finished in {self.timeout:.0f} s, though all {self.world} ranks answer "
+            f"(they are after steps {', '.join(last.values())}); --timeout allows longer steps"
+        )
+
+    def heard(self) -> dict[int, list[str] | None]:
+        """Of each rank the number of its beats so far and its step; None if it has never been heard."""
+        assert self.store is not None
+        keys = {rank: f"beat/{rank}" for rank in range(self.world)}
+        return {rank: self.store.get(key).decode().split() if self.store.check([key]) else None for rank, key in keys.items()}
+
+    def claim(self, text: str) -> bool:
+        """Whether this rank is the one to print an error: the first that has one."""
+        if self.store is None:
+            return True
+        try:
+            first: bytes = self.store.compare_set("error", "", f"{self.rank} {text}")
+        except dist.DistError:
+            return True
+        return first.startswith(f"{self.rank} ".encode())
+
+    def give_up(self, text: str) -> NoReturn:
+        """Ends this rank from its thread, as its main thread waits for something that does not come."""
+        if not (self.stop and self.stop.code) and self.claim(text):
+            os.write(2, f"train.py: {text}\n".encode())
+        os._exit(LOST)
+
+    def leave(self) -> None:
+        """Ends the thread."""
+        self.closing.set()
+        if self.store is not None:
+            self.thread.join()
