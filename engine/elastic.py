@@ -8,10 +8,13 @@ rank has put into words (exit codes 1, 2, 130, 143) is final, what ended it from
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import uuid
+from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import FrameType
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -20,7 +23,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from errors import UserError, warn
 
 LOST = 75  # exit code of a rank that could not go on without another one
-SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")  # passed on to the ranks
+PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 STOP_SECONDS = 600  # ranks that were told to stop finish a step and save; a second signal ends them at once
 
 
@@ -40,6 +43,7 @@ def run_ranks(ranks: int, arguments: list[str], max_restarts: int) -> int:
     """
     if "--debug" not in arguments:
         logging.disable(logging.CRITICAL)  # the agent's account of each rank; the ranks speak for themselves
+    Signals()
     for restart in range(max_restarts + 1):
         again = ["--resume", "auto"] if restart else []
         code, lost = run_once(ranks, arguments + again)
@@ -47,7 +51,8 @@ def run_ranks(ranks: int, arguments: list[str], max_restarts: int) -> int:
             return code
         if restart < max_restarts:
             warn(f"{lost}; all ranks start again from the last checkpoint (restart {restart + 1} of {max_restarts})")
-    raise UserError(f"{lost}; it was the last of {max_restarts} restarts (--max-restarts). The same command goes on")
+    after = f" once more after {max_restarts} restarts (--max-restarts)" if max_restarts else ""
+    raise UserError(f"{lost}{after}; the same command goes on from the last checkpoint")
 
 
 def run_once(ranks: int, arguments: list[str]) -> tuple[int, str | None]:
@@ -63,7 +68,7 @@ def run_once(ranks: int, arguments: list[str]) -> tuple[int, str | None]:
             local_addr="127.0.0.1",
             max_restarts=0,
             logs_specs=DefaultLogsSpecs(log_dir=directory),
-            signals_to_handle=",".join(SIGNALS),
+            signals_to_handle="SIGQUIT",  # the others are ours
             shutdown_timeout=STOP_SECONDS,
         )
         try:
@@ -78,16 +83,38 @@ def run_once(ranks: int, arguments: list[str]) -> tuple[int, str | None]:
 def verdict(codes: dict[int, int]) -> tuple[int, str | None]:
     """From exit codes of ranks, negative for signals: a code that is final, or what became of the one that was lost.
 
-    When one rank fails the agent sends SIGTERM to the others, so that codes of theirs stand beside its own.
+    The first to end come first. The agent then sends SIGTERM to the others, and SIGKILL to those that do not end by that.
     """
     said = [code for code in codes.values() if code > 0 and code != LOST]
-    killed = {rank: code for rank, code in codes.items() if code < 0 and -code != signal.SIGTERM}
+    lost = {rank: code for rank, code in codes.items() if code == LOST or (code < 0 and -code != signal.SIGTERM)}
     if wrong := [code for code in said if code in (1, 2)]:
         return wrong[0], None
-    if killed:
-        rank, code = next(iter(killed.items()))
-        hint = ", as the kernel does when memory runs out" if -code == signal.SIGKILL else ""
-        return 1, f"rank {rank} was ended by {signal.Signals(-code).name}{hint}"
-    if said:
-        return said[0], None
-    return 1, f"rank {next(iter(codes))} lost the others"
+    if not lost:
+        return said[0] if said else 128 + signal.SIGTERM, None
+    rank, code = next(iter(lost.items()))
+    if code == LOST:
+        return 1, "a rank does not answer"
+    hint = ", as the kernel does when memory runs out" if -code == signal.SIGKILL else ""
+    return 1, f"rank {rank} was ended by {signal.Signals(-code).name}{hint}"
+
+
+class Signals:
+    """Passes the first signal on to the ranks, which stop in their own time; the second ends them at once."""
+
+    def __init__(self) -> None:
+        self.first: signal.Signals | None = None
+        for number in PASSED_ON:
+            signal.signal(number, self.note)
+
+    def note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signal module's signature
+        if self.first is None:
+            self.first = signal.Signals(number)
+            raise SignalException("passed on", self.first)  # which the agent waits for
+        if number == signal.SIGINT:
+            for child in children():
+                os.killpg(child, signal.SIGKILL)
+
+
+def children() -> list[int]:
+    """Process numbers of this process's children; the agent gives each a group of its own."""
+    return [int(child) for file in Path("/proc/self/task").glob("*/children") for child in file.read_text().split()]

@@ -30,3 +30,5 @@ def enter() -> None:
 
 
 enter()
+if "--debug" not in sys.argv:  # a lost connection is one line of ours, and not a stack of C++ functions before it
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")

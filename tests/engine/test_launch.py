@@ -127,9 +127,10 @@ def test_where_slurm_ranks_meet(environment):
         ({0: 143, 1: 2}, 2, None),
         ({1: LOST, 0: 1}, 1, None),
         ({0: 143, 1: 143}, 143, None),
-        ({1: -9, 0: LOST}, 1, "rank 1 was ended by SIGKILL"),
+        ({1: -9, 0: 143}, 1, "rank 1 was ended by SIGKILL"),
         ({2: -11, 0: 143, 1: -15}, 1, "rank 2 was ended by SIGSEGV"),
-        ({0: LOST, 1: LOST}, 1, "rank 0 lost the others"),
+        ({0: LOST, 1: -9}, 1, "a rank does not answer"),
+        ({0: -15, 1: -15}, 143, None),
     ],
 )
 def test_what_is_final_and_what_is_started_again(codes, code, lost):
