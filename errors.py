@@ -7,6 +7,7 @@ them, and whatever else goes wrong, into that line. ``--debug`` anywhere on the 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 import typer
@@ -24,13 +25,14 @@ class UsageError(UserError):
     exit_code = 2
 
 
-def run_app(app: typer.Typer, program: str) -> NoReturn:
+def run_app(app: typer.Typer, program: str, before_failing: Callable[[], None] = lambda: None) -> NoReturn:
     """Runs a typer application; exits 0 done, 1 failed, 2 wrong usage. Typer itself makes Ctrl-C exit 130."""
     try:
         code = typer.main.get_command(app).main(prog_name=program, standalone_mode=False)
     except Exception as error:
         if "--debug" in sys.argv:
             raise
+        before_failing()
         fail(program, *explain(error))
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -33,7 +33,7 @@ from engine import checkpoint, elastic, runs, summary
 from engine.console import Progress, make_console, print_presets, start_table
 from engine.group import joined
 from engine.initial import start_from
-from engine.launch import place
+from engine.launch import let_the_first_speak, place
 from engine.logs import Logs
 from engine.parallel import from_first
 from engine.peers import Peers
@@ -257,4 +257,4 @@ def announce(saved: checkpoint.Checkpoint, trainer: Trainer, console: Console) -
 
 
 if __name__ == "__main__":
-    run_app(app, "train.py")
+    run_app(app, "train.py", let_the_first_speak)

@@ -58,17 +58,34 @@ def connect(where: Place, timeout: float) -> dist.Store:
     address, port = os.environ.get("MASTER_ADDR", address), int(os.environ.get("MASTER_PORT", port))
     agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     serves = where.rank == 0 and not agent
+    if not serves:
+        reach(where.rank, address, port, timeout)
     try:
         store = dist.TCPStore(address, port, where.world, serves, timedelta(seconds=timeout), wait_for_workers=False)
-    except (dist.DistError, ValueError) as error:
+    except dist.DistError as error:
         first = str(error).splitlines()[0]
-        if serves:
-            raise UserError(f"rank 0 cannot listen at {address}:{port} ({first}); choose another MASTER_PORT") from error
         raise UserError(
-            f"rank {where.rank} on {socket.gethostname()} cannot reach rank 0 at {address}:{port} in {timeout:g} s ({first})"
+            f"rank {where.rank} cannot meet the others at {address}:{port} ({first}); try another MASTER_PORT"
         ) from error
     # An agent may keep its store over restarts.
     return dist.PrefixStore(f"start/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+
+
+def reach(rank: int, address: str, port: int, timeout: float) -> None:
+    """Waits until something listens there; the store's own waiting ends in a page of C++."""
+    until = time.monotonic() + timeout
+    while True:
+        try:
+            socket.create_connection((address, port), max(0.1, until - time.monotonic())).close()
+            return
+        except OSError as error:
+            if time.monotonic() > until:
+                host = socket.gethostname()
+                raise UserError(
+                    f"rank {rank} on {host} cannot reach rank 0 at {address}:{port} within {timeout:g} s ({error}); see that "
+                    "it was started and that no firewall stands between, or give a longer --timeout"
+                ) from error
+            time.sleep(0.2)
 
 
 def meet(where: Place, store: dist.Store, timeout: float) -> None:

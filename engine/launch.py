@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import NamedTuple
 
 import torch
@@ -94,3 +95,10 @@ def given() -> Ranks | None:
         return Ranks(rank, world, local, here, "torchrun")
     found = slurm.ranks()
     return Ranks(*found, "SLURM") if found else None
+
+
+def let_the_first_speak() -> None:
+    """Before an error is printed: a machine's ranks read the same options, and the launcher ends all when the first one fails."""
+    ranks = given()
+    if ranks and ranks.local:
+        time.sleep(5)

@@ -1,0 +1,43 @@
+"""train.py as a process of its own, and the record that it leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+ROOT = Path(__file__).parent.parent
+SMALL = ("--gpus", "0", "--preset", "demo", "--batch-size", "16", "--amp", "off")
+
+
+def command(data, name, *more):
+    return [sys.executable, str(ROOT / "train.py"), *map(str, ("--data", data, *SMALL, "--run", name, *more))]
+
+
+def train(data, name, *more, cwd, code=0):
+    result = subprocess.run(
+        command(data, name, *more), cwd=cwd, capture_output=True, text=True, check=False, timeout=280, env=ENVIRONMENT
+    )
+    assert result.returncode == code, result.stdout + result.stderr
+    return result
+
+
+def rows(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(run):
+    names = ("loss", "loss_1t5", "loss_1t7", "loss_5t5", "regulariser", "probes")
+    return torch.tensor([[row[name] for name in names] for row in rows(run)], dtype=torch.float64)
+
+
+def difference(a, b):
+    """The largest relative difference of two records' losses."""
+    one, other = losses(a), losses(b)
+    assert one.shape == other.shape
+    return ((one - other).abs() / other.abs()).max().item()
