@@ -13,13 +13,12 @@ import engine.environment  # noqa: F401 - first: runs this command in .venv wher
 
 # isort: split
 
-import json
 import math
 import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,7 +28,7 @@ import typer
 from rich.console import Console
 from torch import Tensor
 
-from engine import checkpoint, elastic, runs, summary
+from engine import checkpoint, elastic, memory, precision, runs, summary
 from engine.console import Progress, make_console, print_presets, start_table
 from engine.group import joined
 from engine.initial import start_from
@@ -38,12 +37,13 @@ from engine.logs import Logs
 from engine.parallel import from_first
 from engine.peers import Peers
 from engine.presets import configure, default_preset
+from engine.remains import inhabited
 from engine.runs import Config
 from engine.saves import SaveTimer
-from engine.stop import Stop
+from engine.stop import Stop, same_command
 from engine.trainer import Trainer
-from errors import UsageError, UserError, run_app
-from lock import locked
+from engine.writer import Writer
+from errors import UsageError, run_app
 from model.collectives import rank
 from model.mixture import ALPHA
 from pipeline import RECIPES, TwoViewLoader, Views
@@ -61,7 +61,7 @@ def stream(loader: TwoViewLoader) -> Iterator[tuple[Views, Tensor]]:
             yield views, loader.locations(epoch, step)
 
 
-def fit(trainer: Trainer, run: Path, progress: Progress, stop: Stop, due: SaveTimer, peers: Peers) -> int:
+def fit(trainer: Trainer, run: Path, progress: Progress, stop: Stop, due: SaveTimer, peers: Peers, writer: Writer) -> int:
     """Trains to the last step or to a signal, and saves as it goes and at the end; returns the exit code."""
     steps, batches = trainer.config.steps, stream(trainer.loader)
     logs, code = Logs(run, trainer.step) if peers.rank == 0 else None, 0
@@ -74,13 +74,15 @@ def fit(trainer: Trainer, run: Path, progress: Progress, stop: Stop, due: SaveTi
         label, locations = (send(t, trainer.device) for t in (views.label, locations))
         trainer.meter.data_s += time.perf_counter() - asked
         rate = trainer.learning_rate
-        trainer.meter.add(trainer.update(views.x1, views.x2, label, locations))
+        trainer.update(views.x1, views.x2, label, locations)
+        trainer.watch.check()
         if trainer.step % LOG_EVERY == 0 or trainer.step == steps:
-            log(trainer, rate, logs, progress)
+            log(trainer, rate, logs, progress, writer)
         saving, code = agree(trainer.step, stop, due, peers)
         if saving and trainer.step < steps:
-            save(trainer, run)
-    save(trainer, run)
+            save(trainer, writer.save)
+    save(trainer, writer.finish)
+    report_save(writer, progress)
     if logs:
         logs.close()
     return code
@@ -104,26 +106,27 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
-def log(trainer: Trainer, rate: float, logs: Logs | None, progress: Progress) -> None:
+def log(trainer: Trainer, rate: float, logs: Logs | None, progress: Progress, writer: Writer) -> None:
     loader = trainer.loader
     row = {"step": trainer.step, "epoch": loader.epoch + loader.step / len(loader), "lr": rate}
-    row |= trainer.meter.read(loader.batch)
-    check_finite(row["loss"], trainer.step)
+    row |= trainer.meter.read(loader.batch) | trainer.scale() | writer.row()
+    trainer.watch.check(wait=True)
     if logs:
         logs.write(row)
+    report_save(writer, progress)
     progress.show(row)
 
 
-def check_finite(loss: float, step: int) -> None:
-    if not math.isfinite(loss):
-        raise UserError(f"the loss is {loss} at step {step}, and is in no checkpoint; try a lower --lr with another --run")
+def report_save(writer: Writer, progress: Progress) -> None:
+    if written := writer.news():
+        progress.say(str(written))
 
 
-def save(trainer: Trainer, run: Path) -> None:
-    weights, state = trainer.model.state_dict(), trainer.state_dict()
-    check_finite(state["meter"]["sums"].sum().item(), trainer.step)
+def save(trainer: Trainer, write: Callable[[int, dict[str, Tensor], dict[str, Any]], None]) -> None:
+    trainer.watch.check(wait=True)
+    weights, state = trainer.model.state_dict(), trainer.state_dict()  # every rank's
     if rank() == 0:
-        checkpoint.save(run / "checkpoints", trainer.step, weights, state, trainer.config.as_dict())
+        write(trainer.step, weights, state)
 
 
 def check_positive(options: dict[str, float | None]) -> None:
@@ -164,6 +167,9 @@ def main(
     pixels: Annotated[str, typer.Option(help="What makes the views: dali, torch (on the CPU), or auto.")] = "auto",
     kernel: Annotated[str, typer.Option("--adam", help="Whose fused Adam: torch or apex.")] = "torch",
     compiled: Annotated[str, typer.Option("--compile", help="torch.compile of the encoder: auto, on or off.")] = "auto",
+    recompute: Annotated[
+        bool, typer.Option("--checkpoint-activations", help="Less memory: compute the encoder's maps twice, not keep them.")
+    ] = False,
     resume: Annotated[str, typer.Option(help="auto, never, or a checkpoint's directory.")] = "auto",
     init: Annotated[str | None, typer.Option(help="A run, or a checkpoint's directory, whose weights to start from.")] = None,
     save_every: Annotated[str, typer.Option(help="Steps (500) or minutes (30m) between checkpoints.")] = "10m",
@@ -172,6 +178,7 @@ def main(
     ] = "off",
     max_restarts: Annotated[int, typer.Option(min=0, help="Restarts after ranks were lost, from the last checkpoint.")] = 3,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for a rank that does not answer.")] = 600,
+    keep: Annotated[int, typer.Option(min=1, help="Checkpoints that are kept: the last ones.")] = 2,
     presets: Annotated[bool, typer.Option("--presets", help="Print the presets and exit.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read by run_app
@@ -195,13 +202,15 @@ def main(
     recipe, own = RECIPES[settings.recipe], (where.rank, where.world, where.device)
     loader = TwoViewLoader(path, splits, recipe, settings.batch, *own, seed, where.threads, pixels)
     total = steps or max(1, round(settings.epochs * len(loader)))
-    config = Config(str(path), name, settings, total, seed, amp, save_every, init, pixels)
+    config = Config(str(path), name, settings, total, seed, amp, save_every, init, pixels, keep)
     directory = runs.run_path(run) if run is not None else runs.default_run(path, config)
     if not where.started:
-        raise typer.Exit(elastic.run_ranks(where.world, [*sys.argv, "--run", str(directory)], max_restarts))
+        named = [] if run is not None else ["--run", str(directory)]
+        raise typer.Exit(elastic.run_ranks(where.world, [*sys.argv, *named], max_restarts))
     console = make_console(quiet or where.rank > 0)
-    with joined(where, timeout) as peers:
-        trainer = Trainer(config, loader, where, kernel, compiled, compress)
+    half = precision.choose(amp, where.device).dtype is not None
+    with joined(where, timeout) as peers, memory.explained(memory.advice(settings.batch, where.world, recompute, half)):
+        trainer = Trainer(config, loader, where, kernel, compiled, compress, recompute)
         code = train(trainer, directory, resume, due, peers, console)
     raise typer.Exit(code)
 
@@ -216,20 +225,21 @@ def train(trainer: Trainer, run: Path, resume: str, due: SaveTimer, peers: Peers
         console.print(f"{run} is finished: {trainer.step:,} steps. {next_command(trainer, run)}")
         return 0
     stop = peers.stop = Stop()
-    with locked(run, "another process trains here; wait for it, or give another --run") if peers.rank == 0 else nullcontext():
-        if peers.rank == 0:
-            checkpoint.forget_after(run / "checkpoints", trainer.step)
-            (run / "config.json").write_text(json.dumps(trainer.config.as_dict(), indent=2) + "\n")
+    with inhabited(run, trainer.config.as_dict(), trainer.step) if peers.rank == 0 else nullcontext():
         trainer.join()
         announce_plan(trainer, run, console)
         if saved:
             announce(saved, trainer, console)
         if source:
             console.print(f"starting from the weights of {source.path}")
-        with Progress(trainer.config.steps, console) as progress:
-            code = fit(trainer, run, progress, stop, due, peers)
-    end = f"done: {run}. {next_command(trainer, run)}"
-    console.print(f"stopped and saved at step {trainer.step:,}; the same command goes on from there" if code else end)
+        writer = Writer(run / "checkpoints", trainer.config.as_dict(), trainer.config.keep, saved.path if saved else None)
+        with writer, Progress(trainer.config.steps, console) as progress:
+            code = fit(trainer, run, progress, stop, due, peers, writer)
+    if not code or trainer.step == trainer.config.steps:
+        console.print(f"done: {run}. {next_command(trainer, run)}")
+        return 0
+    words = f"stopped and saved at step {trainer.step:,}; the same command goes on from there"
+    console.print(f"{words}: {same_command(sys.argv)}", soft_wrap=True)
     return code
 
 

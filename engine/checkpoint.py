@@ -1,7 +1,8 @@
-"""Checkpoints: ``step-<n>/`` with ``model.safetensors``, ``trainer.pt`` and ``config.json``, whole or absent.
+"""Checkpoints: ``step-<n>/`` with ``model.safetensors``, ``trainer.pt``, ``config.json``, ``checksums.json``.
 
-Written to a temporary directory, flushed and renamed. The latest is found by its number and never trusted: one that does not load
-gives way to the one before it. ``trainer.pt`` is loaded with ``weights_only=True``, so that no file can run code.
+They are whole or absent: written to a temporary directory, flushed and renamed. The latest is found by its number and never
+trusted: one that does not load, or whose bytes have changed, gives way to the one before it. ``trainer.pt`` is loaded with
+``weights_only=True``, so that no file can run code.
 """
 
 from __future__ import annotations
@@ -11,20 +12,21 @@ import os
 import pickle
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from engine.tensors import crc, summed, write_tensors
 from errors import UserError, warn
 
 DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError)
-
-
+FILES = ("model.safetensors", "trainer.pt", "config.json")
+CHECKSUMS = "checksums.json"  # the CRC-32 of each
+TEMPORARY = ".tmp-step-"  # what a checkpoint is called until it is whole
 TRAINER = {"step"}  # what every reader needs of a checkpoint
 CONFIG = {"data", "settings", "seed"}
 
@@ -41,29 +43,45 @@ class Checkpoint(NamedTuple):
 def save(
     root: Path, step: int, weights: dict[str, Tensor], trainer: dict[str, Any], config: dict[str, Any], keep: int = 2
 ) -> Path:
-    """Writes ``root/step-<step>`` and removes all but the last ``keep``."""
+    """Writes ``root/step-<step>`` and removes all but the last ``keep``.
+
+    Raises:
+        UserError: it cannot be written; nothing of it is left.
+    """
     final = root / f"step-{step}"
-    temporary = root / f".tmp-step-{step}"
+    temporary = root / f"{TEMPORARY}{step}"
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, temporary / "model.safetensors")
-        torch.save(trainer, temporary / "trainer.pt")
-        (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        for path in (*temporary.iterdir(), temporary):
-            flush(path)
+        temporary.mkdir(parents=True)
+        write(temporary, weights, trainer, config)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
-    except (OSError, RuntimeError, SafetensorError) as error:
+        flush(root)
+        for old in steps(root)[keep:]:
+            shutil.rmtree(old)
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if not isinstance(error, OSError | RuntimeError):
+            raise
         raise UserError(f"{final}: cannot be written ({first_line(error)}); the checkpoint before it is good") from error
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    flush(root)
-    for old in steps(root)[keep:]:
-        shutil.rmtree(old)
     return final
+
+
+def write(directory: Path, weights: dict[str, Tensor], trainer: dict[str, Any], config: dict[str, Any]) -> None:
+    """Writes the four files and waits until they are on the disk."""
+    with summed(directory / "model.safetensors") as model:
+        write_tensors(weights, model)
+    with summed(directory / "trainer.pt") as state:
+        torch.save(trainer, state)
+    with summed(directory / "config.json") as fields:
+        fields.write(as_json(config))
+    with summed(directory / CHECKSUMS) as sums:
+        sums.write(as_json({name: file.crc for name, file in zip(FILES, (model, state, fields), strict=True)}))
+    flush(directory)
+
+
+def as_json(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()
 
 
 def flush(path: Path) -> None:
@@ -75,15 +93,15 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def forget_after(root: Path, step: int) -> None:
-    """Removes checkpoints of later steps: a run that goes on from ``step`` leaves them behind."""
-    for path in steps(root):
-        if int(path.name[5:]) > step:
-            shutil.rmtree(path)
+    """Removes checkpoints of later steps, which a run that goes on from ``step`` leaves behind, and half-written ones."""
+    later = [path for path in steps(root) if int(path.name[5:]) > step]
+    for path in [*later, *root.glob(f"{TEMPORARY}*")]:
+        shutil.rmtree(path)
 
 
 def steps(root: Path) -> list[Path]:
@@ -98,6 +116,7 @@ def load(path: Path) -> Checkpoint:
     Raises:
         one of DAMAGE: something is missing or broken.
     """
+    check_sums(path)
     weights = load_file(path / "model.safetensors")
     trainer = torch.load(path / "trainer.pt", map_location="cpu", weights_only=True)
     config = json.loads((path / "config.json").read_text())
@@ -107,16 +126,29 @@ def load(path: Path) -> Checkpoint:
     return Checkpoint(path, weights, trainer, config)
 
 
+def check_sums(path: Path) -> None:
+    """That every file holds what was written: neither format would notice a flipped bit. Older checkpoints recorded no sums."""
+    if not (path / CHECKSUMS).exists():
+        return
+    recorded = json.loads((path / CHECKSUMS).read_text())
+    if not isinstance(recorded, dict):
+        raise ValueError(f"{CHECKSUMS} is not what was saved")
+    if changed := [name for name in FILES if crc(path / name) != recorded.get(name)]:
+        raise ValueError(f"the bytes of {' and '.join(changed)} are not those that were saved")
+
+
 def latest(root: Path) -> Checkpoint | None:
-    """The newest checkpoint that loads, or None; warns of each that does not."""
-    return next(loadable(root), None)
-
-
-def loadable(root: Path) -> Iterator[Checkpoint]:
+    """The newest checkpoint that loads, or None; a warning names each that does not and the one that serves instead."""
+    damaged = []
     for path in steps(root):
         try:
-            checkpoint = load(path)
+            found = load(path)
         except DAMAGE as error:
-            warn(f"{path} is damaged ({first_line(error)}): passed over for the one before it, if there is one")
+            damaged.append(f"{path} is damaged ({first_line(error)})")
             continue
-        yield checkpoint
+        for each in damaged:
+            warn(f"{each}: {path} is used instead")
+        return found
+    for each in damaged:
+        warn(f"{each}, and there is no good one before it")
+    return None

@@ -24,17 +24,22 @@ class Compiling(NamedTuple):
             encoder.compile()
 
 
-def choose(asked: str, device: torch.device) -> Compiling:
+def choose(asked: str, device: torch.device, recompute: bool = False) -> Compiling:
     """What was asked for; for "auto", on for a GPU that can.
 
     Not on a CPU: the matrix products that serve there (``model.products``) are faster than what the compiler makes of plain
-    convolutions, and it takes a minute or two to make it (docs/step.md).
+    convolutions, and it takes a minute or two to make it (docs/step.md). Nor where activations are to be computed again
+    (``recompute``): it chooses by itself what it keeps.
 
     Raises:
         UsageError: it was asked for, and what it needs is not here.
     """
     if asked not in ("auto", "on", "off"):
         raise UsageError(f"--compile {asked}: give auto, on or off")
+    if recompute and asked == "on":
+        raise UsageError("--compile on, --checkpoint-activations: the compiler chooses by itself what it keeps; give one of them")
+    if recompute:
+        return Compiling(False, "its activations are computed again")
     lacks = missing(device)
     if asked == "on" and lacks:
         raise UsageError(f"--compile on: there is no {lacks}; leave it out, or install one")

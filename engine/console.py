@@ -58,6 +58,10 @@ class Progress:
         """Counts the time to the end from here."""
         self.started, self.first = time.monotonic(), step
 
+    def say(self, words: str) -> None:
+        """A line of its own, above the live one."""
+        self.console.print(words, soft_wrap=True, highlight=False)
+
     def show(self, row: dict[str, Any]) -> None:
         line = describe(row, self.steps, self.remaining(row["step"]))
         if self.live:

@@ -14,7 +14,8 @@ from torch import Tensor
 from model.amdim import Losses
 from model.collectives import add_up, world
 
-NAMES = ("loss", "loss_1t5", "loss_1t7", "loss_5t5", "regulariser", "loss_mixture", "probes", "linear", "mlp", "labelled")
+LOSSES = ("loss", "loss_1t5", "loss_1t7", "loss_5t5", "regulariser", "loss_mixture", "probes")
+NAMES = (*LOSSES, "linear", "mlp", "labelled", "grad_norm")
 
 
 class Meter:
@@ -29,9 +30,10 @@ class Meter:
         """Begins to measure time: what came before, setting up or a run that was stopped, is not counted."""
         self.timed, self.data_s, self.since = 0, 0.0, time.perf_counter()
 
-    def add(self, losses: Losses) -> None:
+    def add(self, losses: Losses, norm: Tensor) -> None:
+        """One step's losses, and the norm of its gradient; one that overflowed in float16 counts as 0, as it moved nothing."""
         objective = losses.objective
-        values = (losses.total - losses.probes, *objective, *losses[2:])
+        values = (losses.total - losses.probes, *objective, *losses[2:], torch.where(norm.isfinite(), norm, 0))
         self.sums += torch.stack([value.detach().double() for value in values])
         self.count += 1
         self.timed += 1
@@ -43,7 +45,7 @@ class Meter:
         """
         values = dict(zip(NAMES, self.of_all_ranks().tolist(), strict=True))  # host sync
         elapsed = time.perf_counter() - self.since
-        linear, mlp, labelled = (values.pop(name) for name in NAMES[-3:])
+        linear, mlp, labelled = (values.pop(name) for name in ("linear", "mlp", "labelled"))
         row: dict[str, Any] = {name: value / self.count for name, value in values.items()}
         row["linear_top1"] = linear / labelled if labelled else None
         row["mlp_top1"] = mlp / labelled if labelled else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -17,7 +18,7 @@ from errors import UsageError, UserError
 from model.encoder import EncoderConfig
 
 RUNS = Path("runs")
-MAY_CHANGE = {"save_every", "data"}  # fields that a resumed run may change; whether the data are the same, the loader knows
+MAY_CHANGE = {"save_every", "keep", "data"}  # by a resumed run; whether the data are the same, the loader knows
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Config:
     save_every: str
     init: str | None = None  # the weights that it started from; whoever goes on with the run has them already
     pixels: str = "auto"
+    keep: int = 2
 
     def as_dict(self) -> dict[str, Any]:
         fields = json.loads(json.dumps(asdict(self)))  # tuples become lists, as they will in the file
@@ -163,12 +165,18 @@ def check_whole(saved: checkpoint.Checkpoint) -> None:
 
 def machine(device: torch.device) -> dict[str, str]:
     """What decides the last bits of a computation, beside what is computed."""
-    cuda = device.type == "cuda"
     return {
         "torch": str(torch.__version__),  # a plain string, or no checkpoint that holds it would load
-        "processor": torch.cuda.get_device_name(device) if cuda else torch.backends.cpu.get_cpu_capability(),
+        "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "threads": str(torch.get_num_threads()),
     }
+
+
+def processor() -> str:
+    """The CPU's name, and the vector instructions that torch uses on it."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*:\s*(.*)$", info.read_text(), re.MULTILINE) if info.exists() else []
+    return f"{names[0] if names else platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def check_same(run: Path, own: dict[str, Any], saved: dict[str, Any]) -> None:

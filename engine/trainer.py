@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from engine import adam, checkpoint, compiling, precision, runs
+from engine.finite import NotFinite, Watch
 from engine.launch import Place
 from engine.meter import Meter
 from engine.parallel import from_all, parallel
@@ -18,6 +19,8 @@ from model.collectives import rank, world
 
 if TYPE_CHECKING:
     from pipeline import TwoViewLoader
+
+LEAST_SCALE = 2.0**-10  # 26 halvings of what it starts with
 
 
 class Trainer:
@@ -31,6 +34,7 @@ class Trainer:
         kernel: str = "torch",
         compiled: str = "off",
         compress: str = "off",
+        recompute: bool = False,
     ) -> None:
         preset = config.settings
         torch.manual_seed(config.seed)
@@ -38,14 +42,16 @@ class Trainer:
         mixture = preset.mixture, preset.mixture_mode, preset.mixture_alpha
         model = AMDIM(preset.encoder, classes, preset.clip, *mixture).to(where.device)
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.compiling = compiling.choose(compiled, where.device)
+        if recompute:
+            self.model.encoder.recompute()
+        self.compiling = compiling.choose(compiled, where.device, recompute)
         self.compiling.apply(self.model.encoder)
         self.adam = adam.make(kernel, self.model.parameters(), preset, where.device)
         self.optimizer = self.adam.optimizer
         self.config, self.loader, self.device, self.where = config, loader, where.device, where
         self.precision = precision.choose(config.amp, where.device)
         self.scaler = self.precision.scaler(where.device)
-        self.meter = Meter(where.device)
+        self.meter, self.watch = Meter(where.device), Watch(where.device)
         self.step = 0
         self.parallel: nn.Module = self.model
         self.compress = compress
@@ -64,10 +70,31 @@ class Trainer:
             losses = self.parallel(x1, x2, label, locations)
         self.optimizer.zero_grad()
         self.scaler.scale(losses.total).backward()
+        self.scaler.unscale_(self.optimizer)  # nothing but in float16
+        norm = gradient_norm(self.model)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step += 1
+        # A float16 step whose gradient overflowed is skipped, and the next has a lower scale.
+        self.watch.note(self.step, [losses.total] if self.scaler.is_enabled() else [losses.total, norm])
+        self.meter.add(losses, norm)
         return losses
+
+    def scale(self) -> dict[str, float]:
+        """The loss scale of float16, which waits for the device.
+
+        Raises:
+            NotFinite: it has fallen so low that gradients overflow whatever it is.
+        """
+        if not self.scaler.is_enabled():
+            return {}
+        scale = self.scaler.get_scale()
+        if scale < LEAST_SCALE:
+            raise NotFinite(
+                f"gradients overflow float16 at step {self.step:,}, even {scale:g} times as large; the last checkpoint is good: "
+                "try --amp bf16 or off with another --run"
+            )
+        return {"loss_scale": scale}
 
     @property
     def learning_rate(self) -> float:
@@ -113,3 +140,8 @@ class Trainer:
         torch.set_rng_state(rng["cpu"])
         if "cuda" in rng and self.device.type == "cuda":
             torch.cuda.set_rng_state(rng["cuda"], self.device)
+
+
+def gradient_norm(model: torch.nn.Module) -> Tensor:
+    """The Euclidean norm of all gradients together, a scalar on their device."""
+    return torch.nn.utils.get_total_norm([weight.grad for weight in model.parameters() if weight.grad is not None])

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from model import recompute
 from model.collectives import world
 
 
@@ -31,11 +32,15 @@ class GlobalBatchNorm(nn.BatchNorm2d):
             raise ValueError(f"batch normalisation of {tuple(input.shape)}: expected (B, C, ...)")
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self.training or world() == 1:
+        if not self.training or (world() == 1 and not recompute.again()):
             return super().forward(input)
         self._check_input_dim(input)
+        if world() == 1:  # the running statistics had this batch already: copies of them take it
+            own = (each.clone() for each in (self.running_mean, self.running_var) if each is not None)
+            return F.batch_norm(input, *own, self.weight, self.bias, True, eps=self.eps)
         y, mean, var = _Normalise.apply(input, self.weight, self.bias, self.eps)
-        self._update(mean, var, world() * input.numel() // input.shape[1])
+        if not recompute.again():
+            self._update(mean, var, world() * input.numel() // input.shape[1])
         return y
 
     @torch.no_grad()
@@ -53,7 +58,7 @@ class GlobalBatchNorm(nn.BatchNorm2d):
 class _Normalise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        mean, var = global_statistics(x)
+        mean, var = recompute.once(lambda: global_statistics(x))
         ctx.save_for_backward(x, weight, mean, var)
         ctx.eps = eps
         ctx.mark_non_differentiable(mean, var)

@@ -8,6 +8,8 @@ Shape letters: B images, R embedding width, S image side, w encoder width, d uni
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 
 from model import products
 from model.batchnorm import GlobalBatchNorm
+from model.recompute import recomputed
 
 SIZES = (32, 64, 128)
 
@@ -123,10 +126,34 @@ class Head(nn.Module):
         return products.close_unit(hidden, self.conv2.weight, products.as_map(short, x.shape[2:]))
 
 
-def block(inp: int, out: int, kernel: int, stride: int, config: EncoderConfig) -> nn.Sequential:
+class Chain(nn.Sequential):
+    """Modules one after another; with ``recompute``, their maps are computed again in the backward pass instead of being kept.
+
+    Segments of about the root of their number keep one map each: then the maps that are kept, and those of the one segment that
+    is being computed again, are few.
+    """
+
+    recompute = False
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        if not self.recompute or not torch.is_grad_enabled():
+            return super().forward(x)  # type: ignore[no-any-return]
+        modules = list(self.flat())
+        length = math.isqrt(len(modules))
+        for start in range(0, len(modules), length):
+            x = recomputed(nn.Sequential(*modules[start : start + length]), x)
+        return x
+
+    def flat(self) -> Iterator[nn.Module]:
+        """The modules of this chain and of chains in it."""
+        for module in self:
+            yield from module.flat() if isinstance(module, Chain) else [module]
+
+
+def block(inp: int, out: int, kernel: int, stride: int, config: EncoderConfig) -> Chain:
     """One unit that changes the size, then d - 1 units of 1x1 that do not widen the receptive field."""
     shapes = [(inp, kernel, stride)] + [(out, 1, 1)] * (config.depth - 1)
-    return nn.Sequential(*(Unit(i, out, k, s, config.use_bn) for i, k, s in shapes))
+    return Chain(*(Unit(i, out, k, s, config.use_bn) for i, k, s in shapes))
 
 
 def stem(inp: int, out: int, kernel: int, stride: int = 1, padding: int = 0) -> nn.Sequential:
@@ -135,7 +162,7 @@ def stem(inp: int, out: int, kernel: int, stride: int = 1, padding: int = 0) -> 
     return nn.Sequential(conv, nn.ReLU())
 
 
-def trunk_to_7(config: EncoderConfig) -> nn.Sequential:
+def trunk_to_7(config: EncoderConfig) -> Chain:
     """From the image (B, 3, S, S) to the 7x7 map (B, channels, 7, 7)."""
     w = config.width
     if config.size == 32:
@@ -144,7 +171,7 @@ def trunk_to_7(config: EncoderConfig) -> nn.Sequential:
     else:
         stems = [stem(3, w, 3)] if config.size == 64 else [stem(3, w, 5, 2, 2), stem(w, w, 3)]
         layers = [*stems, block(w, 2 * w, 4, 2, config), block(2 * w, 4 * w, 4, 2, config), block(4 * w, 8 * w, 2, 2, config)]
-    return nn.Sequential(*layers, GlobalBatchNorm(config.channels) if config.use_bn else nn.Identity())
+    return Chain(*layers, GlobalBatchNorm(config.channels) if config.use_bn else nn.Identity())
 
 
 class Encoder(nn.Module):
@@ -156,7 +183,7 @@ class Encoder(nn.Module):
         channels, embedding = config.channels, config.embedding
         self.to_7 = trunk_to_7(config)
         self.to_5 = block(channels, channels, 3, 1, config)
-        self.to_1 = nn.Sequential(
+        self.to_1 = Chain(
             block(channels, channels, 3, 1, config),
             Unit(channels, embedding, 3, 1, config.use_bn),
             GlobalBatchNorm(embedding),
@@ -168,6 +195,11 @@ class Encoder(nn.Module):
         map_7 = self.to_7(x)
         map_5 = self.to_5(map_7)
         return Features(self.to_1(map_5), self.head_5(map_5), self.head_7(map_7))
+
+    def recompute(self) -> None:
+        """From here on keeps few maps for the backward pass and computes the others again: a third more work, less memory."""
+        for chain in (self.to_7, self.to_5, self.to_1):
+            chain.recompute = True
 
     def represent(self, x: Tensor) -> Tensor:
         """r1 alone, flat (B, R): what evaluation needs, without the cost of the heads."""

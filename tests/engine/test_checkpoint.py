@@ -37,19 +37,65 @@ def test_the_last_few_are_kept_and_the_newest_is_by_number(tmp_path):
     assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-100", "step-10"]
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "trainer.pt", "config.json"])
-@pytest.mark.parametrize("damage", ["truncated", "empty", "missing"])
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, capsys, name, damage):
-    put(tmp_path, 1)
-    file = put(tmp_path, 2) / name
+def damage_file(file, damage):
+    content = bytearray(file.read_bytes())
     if damage == "missing":
         file.unlink()
+    elif damage == "flipped bit":
+        content[len(content) // 2] ^= 4
+        file.write_bytes(content)
     else:
-        file.write_bytes(file.read_bytes()[: 0 if damage == "empty" else -8])
+        file.write_bytes(content[: 0 if damage == "empty" else -8])
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "trainer.pt", "config.json"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "missing", "flipped bit"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, capsys, name, damage):
+    put(tmp_path, 1)
+    damage_file(put(tmp_path, 2) / name, damage)
     saved = checkpoint.latest(tmp_path)
-    assert "step-2 is damaged" in capsys.readouterr().err
+    warning = capsys.readouterr().err
+    assert "step-2 is damaged" in warning
+    assert "step-1 is used instead" in warning
     assert saved is not None
     assert saved.path.name == "step-1"
+
+
+@pytest.mark.parametrize("position", range(0, 1000, 37))
+@pytest.mark.parametrize("name", ["model.safetensors", "trainer.pt"])
+def test_every_flipped_bit_is_noticed(tmp_path, name, position):
+    """Either format reads most of them without a word."""
+    file = put(tmp_path, 1) / name
+    content = bytearray(file.read_bytes())
+    content[position % len(content)] ^= 1 << position % 8
+    file.write_bytes(content)
+    with pytest.raises(checkpoint.DAMAGE):
+        checkpoint.load(tmp_path / "step-1")
+
+
+def test_damaged_checksums_are_damage_too(tmp_path, capsys):
+    put(tmp_path, 1)
+    file = put(tmp_path, 2) / "checksums.json"
+    for content in ("", "{}", "[]", "null", '{"model.safetensors": 0}'):
+        file.write_text(content)
+        saved = checkpoint.latest(tmp_path)
+        assert saved is not None
+        assert saved.path.name == "step-1"
+        assert "step-2 is damaged" in capsys.readouterr().err
+
+
+def test_several_damaged_ones_are_all_named(tmp_path, capsys):
+    for step in (1, 2, 3):
+        put(tmp_path, step, keep=3)
+    for step in (2, 3):
+        damage_file(tmp_path / f"step-{step}" / "trainer.pt", "truncated")
+    assert checkpoint.latest(tmp_path) is not None
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all(f"step-{step} is damaged" in line and "step-1 is used" in line for step, line in zip((3, 2), lines, strict=True))
+    damage_file(tmp_path / "step-1" / "trainer.pt", "empty")
+    assert checkpoint.latest(tmp_path) is None
+    assert "no good one before it" in capsys.readouterr().err
 
 
 def test_going_back_forgets_what_came_after(tmp_path):
@@ -82,6 +128,8 @@ def test_a_half_written_checkpoint_is_not_seen(tmp_path):
     put(tmp_path, 1)
     (tmp_path / ".tmp-step-2").mkdir()
     assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-1"]
+    checkpoint.forget_after(tmp_path, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-1"]
 
 
 class Payload:
@@ -91,6 +139,7 @@ class Payload:
 
 def test_hostile_pickles_are_refused(tmp_path, capsys):
     path = put(tmp_path, 1)
+    (path / "checksums.json").unlink()  # who can write the one can write the other
     (path / "trainer.pt").write_bytes(pickle.dumps(Payload(), protocol=2))
     with pytest.raises(checkpoint.DAMAGE):
         checkpoint.load(path)

@@ -30,6 +30,7 @@ from engine.launch import Place  # noqa: E402
 from engine.peers import Peers  # noqa: E402
 from engine.presets import PRESETS  # noqa: E402
 from engine.runs import Config  # noqa: E402
+from engine.writer import Writer  # noqa: E402
 from pipeline import Views  # noqa: E402
 
 CUDA, BATCH = torch.device("cuda", 0), 6
@@ -43,7 +44,8 @@ class Transfers(TorchDispatchMode):
         if function in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default):
             source = args[1] if function is torch.ops.aten.copy_.default else args[0]
             pair = (source.device.type, out.device.type)
-            if pair == ("cuda", "cpu"):
+            lands_pinned = function is torch.ops.aten.copy_.default and hasattr(args[0], "pinned") and args[2:] == (True,)
+            if pair == ("cuda", "cpu") and not lands_pinned:
                 raise HostCopy("from the GPU to the host")
             if pair == ("cpu", "cuda") and not hasattr(source, "pinned"):
                 raise HostCopy("to the GPU from memory that is not pinned")
@@ -91,12 +93,26 @@ class Loader:
         return torch.zeros(2, BATCH, dtype=torch.int64)
 
 
+class Event:
+    """Of a GPU whose work is never done: what waits for it to be would wait for ever."""
+
+    asked = 0
+
+    def query(self):
+        Event.asked += 1
+        return Event.asked == 1  # nothing was recorded yet
+
+    def record(self):
+        pass
+
+
 def patch():
     """What the shim cannot give. Modules are made on the device, so that moving them there has nothing to do."""
     torch.cuda.amp.common.amp_definitely_not_available = lambda: False
     torch.cuda.is_bf16_supported = lambda **_: True
     torch.nn.Module.to = lambda self, *_, **__: self
     torch.Tensor.pin_memory = pin
+    torch.cuda.Event = Event
     torch.cuda._exchange_device = torch.cuda._maybe_exchange_device = lambda _: 0
     if find_spec("triton"):
         from triton.runtime.jit import JITFunction
@@ -137,7 +153,7 @@ def fit(preset, amp, fault):
         progress, stop = SimpleNamespace(begin=lambda _: None), SimpleNamespace(code=None)
         try:
             with Transfers():
-                train.fit(trainer, Path(run), progress, stop, lambda _: False, Peers())
+                train.fit(trainer, Path(run), progress, stop, lambda _: False, Peers(), Writer(Path(run), {}))
         except Exception as error:
             seen |= {"raised": type(error).__name__, "says": str(error), "where": where(error)}
         weights = list(trainer.model.parameters())

@@ -27,7 +27,7 @@ PRESETS = ("fashion-mnist", "imagenet-small", "imagenet-large", "mixtures")
 HEALTHY = [f"{preset},{amp},{form},none" for form in FORMS for preset in PRESETS for amp in ASKED]
 FAULTS = {  # what is done to a trainer: what it raises, in which part of a step, after how many steps
     "host_buffer": ("FakeTensorDeviceMismatchError", "update", 0),
-    "host_meter": ("FakeTensorDeviceMismatchError", "add", 1),
+    "host_meter": ("FakeTensorDeviceMismatchError", "update", 1),
     "item": ("DataDependentOutputException", "update", 0),
     "branch": ("DataDependentOutputException", "update", 0),
     "mask": ("DynamicOutputShapeException", "update", 0),

@@ -1,0 +1,78 @@
+"""Out of memory, in one line: what was asked for, what there is, and what to try."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from errors import UserError
+
+UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50, "EiB": 2**60}
+ASKED = (r"[Tt]ried to allocate ([\d.]+) (\w+)", r"Unable to allocate ([\d.]+) (\w+)")  # torch's two allocators; NumPy
+CAPACITY = r"total capacity of ([\d.]+) (\w+) of which ([\d.]+) (\w+) is free"
+
+
+@contextmanager
+def explained(advice: Sequence[str]) -> Iterator[None]:
+    """Turns the error of an allocation that failed into one line that ends with ``advice``.
+
+    Raises:
+        UserError: memory ran out in the block.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_shortage(error):
+            raise
+        raise UserError(f"{shortage(str(error))}; try {', or '.join(advice)}") from error
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether an allocation failed; torch's CPU allocator has no class of error for it."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or "can't allocate memory" in str(error)
+
+
+def shortage(message: str) -> str:
+    """What was asked for and what there is, as far as the message and the machine say."""
+    found = next((match for pattern in ASKED if (match := re.search(pattern, message))), None)
+    asked = f"{size(found[1], found[2])} more were asked for" if found else "more was asked for"
+    if there := re.search(CAPACITY, message):
+        return f"out of memory: {asked}, and of the GPU's {size(there[1], there[2])} {size(there[3], there[4])} are free"
+    free, total = machine_memory()
+    return f"out of memory: {asked}, and of this machine's {gib(total)} {gib(free)} are free"
+
+
+def size(number: str, unit: str) -> str:
+    return gib(float(number) * UNITS.get(unit, 1))
+
+
+def gib(count: float) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**27 else f"{count / 2**20:.1f} MiB"
+
+
+def machine_memory() -> tuple[int, int]:
+    """Bytes of this machine that are free for programs, and all."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    total = page * os.sysconf("SC_PHYS_PAGES")
+    info = Path("/proc/meminfo")
+    available = re.search(r"MemAvailable:\s+(\d+) kB", info.read_text()) if info.exists() else None
+    return (1024 * int(available[1]) if available else page * os.sysconf("SC_AVPHYS_PAGES")), total
+
+
+def advice(batch: int, world: int, recomputes: bool, half: bool) -> list[str]:
+    """What makes a step smaller, and is not done yet.
+
+    Args:
+        batch: images of all ranks.
+        world: ranks.
+        recomputes: whether activations are computed again.
+        half: whether the encoder computes in 16 bits.
+    """
+    ways = [f"--batch-size {max(2 * world, batch // 2 // world * world)} (it is {batch})"]
+    ways += [] if recomputes else ["--checkpoint-activations"]
+    ways += [] if half else ["--amp bf16"]
+    return [*ways, "a smaller --preset"]

@@ -1,0 +1,31 @@
+"""Numbers that are no numbers are noticed at their step, and the step is remembered."""
+
+import pytest
+import torch
+
+from engine.finite import NotFinite, Watch, check_state
+
+GOOD = torch.tensor(1.0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("place", [0, 1])
+def test_the_first_step_is_named(value, place):
+    watch, bad = Watch(torch.device("cpu")), [GOOD, GOOD]
+    bad[place] = torch.tensor(value, dtype=torch.float64)
+    for step in (1, 2):
+        watch.note(step, [GOOD, GOOD])
+        watch.check()
+    for step in (3, 4):
+        watch.note(step, bad)
+    watch.note(5, [GOOD, GOOD])
+    for wait in (False, True):
+        with pytest.raises(NotFinite, match="at step 3;"):
+            watch.check(wait)
+
+
+def test_states_are_looked_at_to_the_bottom():
+    check_state({"a": [torch.tensor(3), (torch.full((4,), 3e38), "text", None)], "empty": torch.zeros(0)})
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        with pytest.raises(NotFinite):
+            check_state({"a": [{"b": torch.tensor([0, float("nan"), 0], dtype=dtype)}]})

@@ -1,0 +1,63 @@
+"""Out of memory is one line with what was asked, what there is and what to try."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from engine.memory import advice, explained, is_shortage, shortage
+from errors import UserError
+
+CUDA = (
+    "CUDA out of memory. Tried to allocate 2.25 GiB. GPU 0 has a total capacity of 79.25 GiB of which 512.00 MiB is free. "
+    "Process 1 has 78.70 GiB memory in use. Of the allocated memory 70.10 GiB is allocated by PyTorch."
+)
+
+
+def test_a_gpu():
+    assert is_shortage(torch.OutOfMemoryError(CUDA))
+    assert shortage(CUDA) == "out of memory: 2.25 GiB more were asked for, and of the GPU's 79.25 GiB 0.50 GiB are free"
+
+
+def of_torch():
+    torch.empty(2**60, dtype=torch.uint8)
+
+
+def of_numpy():
+    np.empty(2**60, np.uint8)
+
+
+def of_python():
+    raise MemoryError
+
+
+@pytest.mark.parametrize(
+    ("exhaust", "asked"),
+    [
+        (of_torch, "1073741824.00 GiB more were asked"),
+        (of_numpy, "1073741824.00 GiB more were asked"),
+        (of_python, "more was asked"),
+    ],
+)
+def test_allocations_that_fail_here(exhaust, asked):
+    with pytest.raises(UserError) as error, explained(["--batch-size 8", "less"]):
+        exhaust()
+    line = str(error.value)
+    assert line.startswith(f"out of memory: {asked} for, ")
+    assert re.search(r"of this machine's [\d.]+ GiB [\d.]+ [GM]iB are free; try --batch-size 8, or less$", line)
+
+
+def test_other_errors_pass():
+    with pytest.raises(RuntimeError, match="shapes"), explained([]):
+        raise RuntimeError("shapes differ")
+
+
+def test_what_is_done_already_is_not_advised():
+    assert advice(480, 8, False, False) == [
+        "--batch-size 240 (it is 480)",
+        "--checkpoint-activations",
+        "--amp bf16",
+        "a smaller --preset",
+    ]
+    assert advice(24, 8, True, True) == ["--batch-size 16 (it is 24)", "a smaller --preset"]

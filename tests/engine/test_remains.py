@@ -1,0 +1,48 @@
+"""A record without a checkpoint is no run, and is removed."""
+
+import json
+
+import pytest
+import torch
+
+from engine import checkpoint
+from engine.remains import inhabited
+
+CONFIG = {"data": "x", "settings": {}, "seed": 0}
+
+
+def names(run):
+    return sorted(path.name for path in run.iterdir())
+
+
+def record(run):
+    (run / "metrics.jsonl").write_text("{}\n")
+    (run / "events.out.tfevents.1").write_text("")
+    (run / "checkpoints").mkdir()
+
+
+def test_what_ends_before_its_first_checkpoint_leaves_only_the_lock(tmp_path):
+    def fail():
+        with inhabited(tmp_path / "run", CONFIG):
+            record(tmp_path / "run")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert names(tmp_path / "run") == [".lock"]
+
+
+def test_what_a_kill_left_is_cleared_before_training(tmp_path):
+    record(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    (tmp_path / "notes.txt").write_text("somebody's")
+    with inhabited(tmp_path, CONFIG):
+        assert names(tmp_path) == [".lock", "config.json", "notes.txt"]
+        assert json.loads((tmp_path / "config.json").read_text()) == CONFIG
+
+
+def test_a_run_with_a_checkpoint_stays(tmp_path):
+    with inhabited(tmp_path, CONFIG):
+        record(tmp_path)
+        checkpoint.save(tmp_path / "checkpoints", 1, {"w": torch.ones(1)}, {"step": 1}, CONFIG)
+    assert names(tmp_path) == [".lock", "checkpoints", "config.json", "events.out.tfevents.1", "metrics.jsonl"]

@@ -1,0 +1,198 @@
+"""A run that is killed, stopped, or out of luck loses no work: the same command ends with the bits of an undisturbed run."""
+
+import os
+import random
+import resource
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from engine import checkpoint
+from tests.test_train import SMALL, command, final, losses, same_weights, train
+
+STEPS = ("--steps", "45")
+RANKS = {1: (), 2: ("--procs", "2")}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(photo_set, tmp_path_factory):
+    """By number of ranks: the directory of a run of 45 steps; made when it is first asked for."""
+    made = {}
+
+    def find(ranks):
+        if ranks not in made:
+            cwd = tmp_path_factory.mktemp("undisturbed")
+            train(photo_set, "whole", *STEPS, *RANKS[ranks], cwd=cwd)
+            made[ranks] = cwd / "runs" / "whole"
+        return made[ranks]
+
+    return find
+
+
+def start(data, cwd, *more, **options):
+    arguments = command("train.py", "--data", data, *SMALL, "--run", "cut", *STEPS, *more)
+    return subprocess.Popen(arguments, cwd=cwd, text=True, start_new_session=True, **options)
+
+
+def wait_until(true, process):
+    """Looks every millisecond."""
+    until = time.monotonic() + 120
+    while not true():
+        assert process.poll() is None, "it ended before it was to be killed"
+        assert time.monotonic() < until
+        time.sleep(0.001)
+
+
+def kill(process):
+    """All of it at once, as a power cut would: the launcher and its ranks."""
+    for pid in [process.pid, *descendants(process.pid)]:
+        os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
+def descendants(pid):
+    found = []
+    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, tasks.read_text().split()):
+            found += [child, *descendants(child)]
+    return found
+
+
+def unfinished(cwd):
+    return list((cwd / "runs" / "cut" / "checkpoints").glob(".tmp-*"))
+
+
+def kill_sometime(data, cwd, ranks, rng):
+    """At a moment of the seconds that the training takes, its first save included."""
+    process = start(data, cwd, "--save-every", "3", *RANKS[ranks], stdout=subprocess.DEVNULL)
+    wait_until((cwd / "runs" / "cut" / "config.json").exists, process)
+    time.sleep(rng.uniform(0, 2))
+    kill(process)
+
+
+def kill_in_a_write(data, cwd, ranks, rng):
+    """While a checkpoint is half-written; that it was is seen from what is left."""
+    for _ in range(10):
+        process = start(data, cwd, "--save-every", "3", *RANKS[ranks], stdout=subprocess.DEVNULL)
+        saved = rng.randrange(3)  # checkpoints before
+        root = cwd / "runs" / "cut" / "checkpoints"
+        newest = max((int(path.name[5:]) for path in checkpoint.steps(root)), default=0) + 3 * saved
+        wait_until((root / f".tmp-step-{newest + 3}").exists, process)
+        time.sleep(rng.uniform(0, 0.03))
+        kill(process)
+        if unfinished(cwd):
+            return
+    raise AssertionError("no kill fell into a write")
+
+
+def goes_on_to_the_same_end(undisturbed, data, cwd, ranks):
+    train(data, "cut", *STEPS, "--save-every", "3", *RANKS[ranks], cwd=cwd)
+    whole = undisturbed(ranks)
+    assert losses(cwd / "runs" / "cut") == losses(whole)
+    assert same_weights(cwd / "runs" / "cut", whole)
+    assert not unfinished(cwd)
+
+
+@pytest.mark.parametrize(("how", "ranks"), [(kill_sometime, 1), (kill_in_a_write, 1), (kill_in_a_write, 2)])
+def test_killed_equals_undisturbed(undisturbed, photo_set, tmp_path, how, ranks):
+    how(photo_set, tmp_path, ranks, random.Random(0))
+    goes_on_to_the_same_end(undisturbed, photo_set, tmp_path, ranks)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("ranks", RANKS)
+@pytest.mark.parametrize("how", [kill_sometime, kill_in_a_write])
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_killed_at_many_moments_equals_undisturbed(undisturbed, photo_set, tmp_path, how, seed, ranks):
+    how(photo_set, tmp_path, ranks, random.Random(seed))
+    goes_on_to_the_same_end(undisturbed, photo_set, tmp_path, ranks)
+
+
+def in_hand(process, line="step 20"):
+    """Reads its output up to a line."""
+    for each in process.stdout:
+        if each.startswith(line):
+            return
+    raise AssertionError(f"it ended before {line}")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
+def test_a_signal_saves_and_the_same_command_goes_on(undisturbed, photo_set, tmp_path, number, code):
+    process = start(photo_set, tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    in_hand(process)
+    os.kill(process.pid, number)
+    rest, errors = process.communicate(timeout=120)
+    assert process.returncode == code, rest
+    assert f"{signal.Signals(number).name}: finishing this step and saving" in errors
+    assert "the same command goes on from there: python" in rest
+    assert f"--data {photo_set} " in rest
+    train(photo_set, "cut", *STEPS, cwd=tmp_path)
+    assert same_weights(tmp_path / "runs" / "cut", undisturbed(1))
+
+
+def test_a_second_ctrl_c_ends_it_at_once(photo_set, tmp_path):
+    """While the first waits for a checkpoint to be written, which is held up here."""
+    slow = "import sys, time, train; from engine import checkpoint as c; c.write = lambda *_: time.sleep(600); train.app()"
+    arguments = ("--data", photo_set, *SMALL, "--run", "cut", *STEPS)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    process = subprocess.Popen(
+        [command("-")[0], "-c", slow, *map(str, arguments)],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    in_hand(process)
+    os.kill(process.pid, signal.SIGINT)
+    assert "Ctrl-C ends it at once" in process.stderr.readline()
+    os.kill(process.pid, signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGINT  # a shell says 130
+
+
+def test_a_disk_that_is_full_for_a_while(undisturbed, photo_set, tmp_path):
+    """The limit on file sizes stands in for it: it fails the same write with the same kind of error."""
+    process = start(photo_set, tmp_path, "--save-every", "5", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    in_hand(process, "saved step 5:")
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
+    assert "TRAINING GOES ON" in process.stderr.readline()
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert same_weights(tmp_path / "runs" / "cut", undisturbed(1))
+
+
+def test_a_disk_that_is_full_at_the_end(photo_set, tmp_path):
+    process = start(photo_set, tmp_path, "--save-every", "25", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    in_hand(process, "saved step 25:")
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "step-45: cannot be written" in errors
+    assert "Traceback" not in errors
+    assert final(tmp_path / "runs" / "cut").path.name == "step-25"
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+def test_a_loss_that_is_no_number_ends_it_at_its_step(photo_set, tmp_path, ranks):
+    """Its rate is beyond all reason; what was saved before is good."""
+    more = ("--lr", "1e30", "--save-every", "1", *RANKS[ranks])
+    result = train(photo_set, "cut", *STEPS, *more, cwd=tmp_path, code=1)
+    lines = [line for line in result.stderr.splitlines() if "not finite" in line]
+    assert len(lines) == 1, result.stderr
+    step = int(lines[0].partition("at step ")[2].partition(";")[0])
+    assert 1 < step <= 5
+    kept = checkpoint.latest(tmp_path / "runs" / "cut" / "checkpoints")
+    assert kept is not None
+    assert kept.trainer["step"] < step
+    assert all(tensor.isfinite().all() for tensor in kept.weights.values())
+
+
+def test_an_error_in_the_first_step_leaves_nothing_that_looks_like_a_run(photo_set, tmp_path):
+    train(photo_set, "cut", *STEPS, "--lr", "1e38", cwd=tmp_path, code=1)
+    left = sorted(path.name for path in (tmp_path / "runs" / "cut").iterdir())
+    assert left == [".lock"]
