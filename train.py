@@ -224,7 +224,7 @@ def train(trainer: Trainer, run: Path, resume: str, due: SaveTimer, peers: Peers
     if trainer.step >= trainer.config.steps:
         console.print(f"{run} is finished: {trainer.step:,} steps. {next_command(trainer, run)}")
         return 0
-    stop = peers.stop = Stop()
+    stop = peers.stop = Stop(peers.rank == 0)
     with inhabited(run, trainer.config.as_dict(), trainer.step) if peers.rank == 0 else nullcontext():
         trainer.join()
         announce_plan(trainer, run, console)

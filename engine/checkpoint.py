@@ -13,7 +13,7 @@ import pickle
 import re
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import torch
 from safetensors import SafetensorError
@@ -72,7 +72,7 @@ def write(directory: Path, weights: dict[str, Tensor], trainer: dict[str, Any], 
     with summed(directory / "model.safetensors") as model:
         write_tensors(weights, model)
     with summed(directory / "trainer.pt") as state:
-        torch.save(trainer, state)
+        torch.save(trainer, cast("IO[bytes]", state))
     with summed(directory / "config.json") as fields:
         fields.write(as_json(config))
     with summed(directory / CHECKSUMS) as sums:

@@ -29,8 +29,8 @@ def copy(value: Any, buffer: Any) -> Any:
         old = buffer if isinstance(buffer, dict) else {}
         return {name: copy(each, old.get(name)) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        old = buffer if isinstance(buffer, list | tuple) and len(buffer) == len(value) else [None] * len(value)
-        return type(value)(copy(each, its) for each, its in zip(value, old, strict=True))
+        places = buffer if isinstance(buffer, list | tuple) and len(buffer) == len(value) else [None] * len(value)
+        return type(value)(copy(each, its) for each, its in zip(value, places, strict=True))
     return value
 
 

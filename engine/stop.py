@@ -20,16 +20,17 @@ SHOW_CURSOR = "\x1b[?25h"
 class Stop:
     """Remembers the first signal; ``code`` is the exit code it asks for (130, 143, 138), or None."""
 
-    def __init__(self) -> None:
+    def __init__(self, speaks: bool = True) -> None:
         self.code: int | None = None
+        self.speaks = speaks  # of several ranks, one is enough
         for number in SIGNALS:
             signal.signal(number, self.note)
 
     def note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signal module's signature
         # Not Python's handler, which would wait for the operation in hand: the system's.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        if self.code is None:
-            self.code = 128 + number
+        first, self.code = self.code is None, self.code or 128 + number
+        if first and self.speaks:
             cursor = SHOW_CURSOR if sys.stderr.isatty() else ""  # the live view may have hidden it, and a kill would not show it
             words = f"{signal.Signals(number).name}: finishing this step and saving; Ctrl-C ends it at once\n"
             os.write(2, f"{cursor}{words}".encode())  # a print is not safe in here

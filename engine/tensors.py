@@ -76,7 +76,7 @@ def write_tensors(tensors: dict[str, Tensor], out: Summed) -> None:
     text += b" " * (-len(text) % 8)  # so that tensors begin at multiples of 8 bytes
     out.write(len(text).to_bytes(8, "little") + text)
     for tensor in tensors.values():
-        out.write(memoryview(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()))
+        out.write(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
 
 
 def crc(path: Path) -> int:

@@ -36,8 +36,10 @@ class GlobalBatchNorm(nn.BatchNorm2d):
             return super().forward(input)
         self._check_input_dim(input)
         if world() == 1:  # the running statistics had this batch already: copies of them take it
-            own = (each.clone() for each in (self.running_mean, self.running_var) if each is not None)
-            return F.batch_norm(input, *own, self.weight, self.bias, True, eps=self.eps)
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            own = self.running_mean.clone(), self.running_var.clone()
+            return F.batch_norm(input, *own, self.weight, self.bias, training=True, eps=self.eps)
         y, mean, var = _Normalise.apply(input, self.weight, self.bias, self.eps)
         if not recompute.again():
             self._update(mean, var, world() * input.numel() // input.shape[1])

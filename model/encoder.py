@@ -135,9 +135,9 @@ class Chain(nn.Sequential):
 
     recompute = False
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         if not self.recompute or not torch.is_grad_enabled():
-            return super().forward(x)  # type: ignore[no-any-return]
+            return super().forward(x)
         modules = list(self.flat())
         length = math.isqrt(len(modules))
         for start in range(0, len(modules), length):

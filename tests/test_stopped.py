@@ -5,6 +5,7 @@ import random
 import resource
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -133,19 +134,23 @@ def test_a_signal_saves_and_the_same_command_goes_on(undisturbed, photo_set, tmp
     assert same_weights(tmp_path / "runs" / "cut", undisturbed(1))
 
 
-def test_a_second_ctrl_c_ends_it_at_once(photo_set, tmp_path):
-    """While the first waits for a checkpoint to be written, which is held up here."""
-    slow = "import sys, time, train; from engine import checkpoint as c; c.write = lambda *_: time.sleep(600); train.app()"
-    arguments = ("--data", photo_set, *SMALL, "--run", "cut", *STEPS)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
-    process = subprocess.Popen(
-        [command("-")[0], "-c", slow, *map(str, arguments)],
-        cwd=tmp_path,
-        env=environment,
+def patched(change, data, cwd):
+    """The command after a change to the program."""
+    program = f"import time, torch, train; from engine import checkpoint; from errors import run_app; {change}"
+    arguments = ("--data", str(data), *SMALL, "--run", "cut", *STEPS)
+    return subprocess.Popen(
+        [sys.executable, "-c", f"{program}; run_app(train.app, 'train.py')", *arguments],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def test_a_second_ctrl_c_ends_it_at_once(photo_set, tmp_path):
+    """While the first waits for a checkpoint to be written, which is held up here."""
+    process = patched("checkpoint.write = lambda *_: time.sleep(600)", photo_set, tmp_path)
     in_hand(process)
     os.kill(process.pid, signal.SIGINT)
     assert "Ctrl-C ends it at once" in process.stderr.readline()
@@ -196,3 +201,13 @@ def test_an_error_in_the_first_step_leaves_nothing_that_looks_like_a_run(photo_s
     train(photo_set, "cut", *STEPS, "--lr", "1e38", cwd=tmp_path, code=1)
     left = sorted(path.name for path in (tmp_path / "runs" / "cut").iterdir())
     assert left == [".lock"]
+
+
+def test_out_of_memory_is_one_line(photo_set, tmp_path):
+    """The allocation is this test's; the error is the allocator's own."""
+    result = patched("train.Trainer.update = lambda *_: torch.empty(2**60, dtype=torch.uint8)", photo_set, tmp_path)
+    _, errors = result.communicate(timeout=120)
+    assert result.returncode == 1
+    (line,) = errors.splitlines()
+    assert "out of memory: 1073741824.00 GiB more were asked for" in line
+    assert "try --batch-size 8 (it is 16), or --checkpoint-activations, or a smaller --preset" in line

@@ -87,6 +87,12 @@ def test_float32_too(photo_set, tmp_path):
     assert same_weights(one, two)
 
 
+def test_maps_computed_again_give_the_same_bits(undisturbed, photo_set, tmp_path):
+    train(photo_set, "lean", "--steps", "45", "--checkpoint-activations", cwd=tmp_path)
+    assert losses(tmp_path / "runs" / "lean") == losses(undisturbed)
+    assert same_weights(tmp_path / "runs" / "lean", undisturbed)
+
+
 def test_another_seed_another_loss(undisturbed, photo_set, tmp_path):
     train(photo_set, "other", "--steps", "45", "--seed", "1", cwd=tmp_path)
     assert losses(tmp_path / "runs" / "other") != losses(undisturbed)
