@@ -28,7 +28,7 @@ import typer
 from rich.console import Console
 from torch import Tensor
 
-from engine import checkpoint, elastic, memory, precision, runs, summary
+from engine import checkpoint, elastic, memory, precision, runs, settings_file, summary
 from engine.console import Progress, make_console, print_presets, start_table
 from engine.group import joined
 from engine.initial import start_from
@@ -69,13 +69,8 @@ def fit(trainer: Trainer, run: Path, progress: Progress, stop: Stop, due: SaveTi
     trainer.meter.start()
     progress.begin(trainer.step)
     while trainer.step < steps and not code:
-        asked = time.perf_counter()
-        views, locations = next(batches)
-        label, locations = (send(t, trainer.device) for t in (views.label, locations))
-        trainer.meter.data_s += time.perf_counter() - asked
         rate = trainer.learning_rate
-        trainer.update(views.x1, views.x2, label, locations)
-        trainer.watch.check()
+        advance(trainer, batches)
         if trainer.step % LOG_EVERY == 0 or trainer.step == steps:
             log(trainer, rate, logs, progress, writer)
         saving, code = agree(trainer.step, stop, due, peers)
@@ -86,6 +81,16 @@ def fit(trainer: Trainer, run: Path, progress: Progress, stop: Stop, due: SaveTi
     if logs:
         logs.close()
     return code
+
+
+def advance(trainer: Trainer, batches: Iterator[tuple[Views, Tensor]]) -> None:
+    """One step with the next batch."""
+    asked = time.perf_counter()
+    views, locations = next(batches)
+    label, locations = (send(t, trainer.device) for t in (views.label, locations))
+    trainer.meter.data_s += time.perf_counter() - asked
+    trainer.update(views.x1, views.x2, label, locations)
+    trainer.watch.check()
 
 
 def agree(step: int, stop: Stop, due: SaveTimer, peers: Peers) -> tuple[bool, int]:
@@ -146,6 +151,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 @app.command(help=__doc__)
 def main(
+    ctx: typer.Context,
     data: Annotated[str, typer.Option(help="A shard set: a path, or NAME for data/NAME.")] = "imagenet",
     preset: Annotated[str | None, typer.Option(help="A row of --presets; each data set has its default.")] = None,
     gpus: Annotated[int | None, typer.Option(help="GPUs to train on; 0 is the CPU.", show_default="one if there is one")] = None,
@@ -179,6 +185,11 @@ def main(
     max_restarts: Annotated[int, typer.Option(min=0, help="Restarts after ranks were lost, from the last checkpoint.")] = 3,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for a rank that does not answer.")] = 600,
     keep: Annotated[int, typer.Option(min=1, help="Checkpoints that are kept: the last ones.")] = 2,
+    config: Annotated[  # noqa: ARG001 - its callback has read it
+        Path | None,
+        typer.Option(callback=settings_file.use, is_eager=True, help="Settings: a TOML file, or the config.json of a run."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Take two steps, say what the run would cost, and exit.")] = False,
     presets: Annotated[bool, typer.Option("--presets", help="Print the presets and exit.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read by run_app
@@ -186,8 +197,7 @@ def main(
     if presets:
         print_presets(make_console())
         return
-    if steps and epochs:
-        raise UsageError("--steps and --epochs: both say how long the run is; give one")
+    steps = settings_file.length(ctx, steps, epochs)
     check_positive(
         {"--batch-size": batch_size, "--epochs": epochs, "--lr": lr, "--steps": steps, "--mixture-alpha": mixture_alpha}
     )
@@ -198,21 +208,35 @@ def main(
     samples = sum(manifest.splits[split].samples for split in splits)
     changes: dict[str, Any] = {"batch": batch_size, "epochs": epochs, "lr": lr, "mixture": mixture}
     changes |= {"mixture_mode": mixture_mode, "mixture_alpha": mixture_alpha}
-    settings = configure(name, samples, changes)
+    settings = configure(name, samples, changes, ctx.obj)
     recipe, own = RECIPES[settings.recipe], (where.rank, where.world, where.device)
     loader = TwoViewLoader(path, splits, recipe, settings.batch, *own, seed, where.threads, pixels)
     total = steps or max(1, round(settings.epochs * len(loader)))
-    config = Config(str(path), name, settings, total, seed, amp, save_every, init, pixels, keep)
-    directory = runs.run_path(run) if run is not None else runs.default_run(path, config)
+    fields = Config(str(path), name, settings, total, seed, amp, save_every, init, pixels, keep)
+    directory = runs.run_path(run) if run is not None else runs.default_run(path, fields)
     if not where.started:
         named = [] if run is not None else ["--run", str(directory)]
         raise typer.Exit(elastic.run_ranks(where.world, [*sys.argv, *named], max_restarts))
     console = make_console(quiet or where.rank > 0)
     half = precision.choose(amp, where.device).dtype is not None
     with joined(where, timeout) as peers, memory.explained(memory.advice(settings.batch, where.world, recompute, half)):
-        trainer = Trainer(config, loader, where, kernel, compiled, compress, recompute)
-        code = train(trainer, directory, resume, due, peers, console)
+        trainer = Trainer(fields, loader, where, kernel, compiled, compress, recompute)
+        code = rehearse(trainer, console) if dry_run else train(trainer, directory, resume, due, peers, console)
     raise typer.Exit(code)
+
+
+def rehearse(trainer: Trainer, console: Console) -> int:
+    """Two steps, the second of which is timed; nothing is written."""
+    trainer.join()
+    trainer.model.train()
+    batches = stream(trainer.loader)
+    for _ in range(2):
+        trainer.meter.start()
+        advance(trainer, batches)
+        row = trainer.meter.read(trainer.loader.batch)
+        trainer.watch.check(wait=True)
+    console.print(summary.rehearsed(row, trainer.config, memory.peak(trainer.device)), soft_wrap=True, highlight=False)
+    return 0
 
 
 def train(trainer: Trainer, run: Path, resume: str, due: SaveTimer, peers: Peers, console: Console) -> int:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+import torch
 
 from errors import UserError
 
@@ -76,3 +79,10 @@ def advice(batch: int, world: int, recomputes: bool, half: bool) -> list[str]:
     ways += [] if recomputes else ["--checkpoint-activations"]
     ways += [] if half else ["--amp bf16"]
     return [*ways, "a smaller --preset"]
+
+
+def peak(device: torch.device) -> tuple[int, int]:
+    """The most bytes that this process has had at a time, and what there is: a GPU's, or of the machine."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device), torch.cuda.mem_get_info(device)[1]
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, machine_memory()[1]

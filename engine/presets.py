@@ -7,12 +7,22 @@ split that the probe was not shown.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from errors import UsageError
 from model.encoder import EncoderConfig
 from model.mixture import ALPHA
+
+LIMITS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+    (("batch",), lambda value: value >= 2, "at least 2"),
+    (("lr", "clip"), lambda value: 0 < value < math.inf, "positive and finite"),
+    (("epochs", "warmup", "weight_decay", "mixture", "mixture_alpha"), lambda value: 0 <= value < math.inf, "zero or more"),
+    (("beta1", "beta2"), lambda value: 0 <= value < 1, "in [0, 1)"),
+    (("milestones",), lambda values: all(0 < value < 1 for value in values), "fractions of the run"),
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,12 @@ class Preset:
     mixture_mode: Literal["join", "replace"] = "replace"
     mixture_alpha: float = ALPHA
     note: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        for names, good, what in LIMITS:
+            for name in names:
+                if not good(getattr(self, name)):
+                    raise ValueError(f"{name} {getattr(self, name)}: is not {what}")
 
 
 SMALL_IMAGES = (5 / 6, 14 / 15)  # 250 and 280 of 300 epochs
@@ -100,16 +116,23 @@ BY_DATA = {
 }
 
 
-def configure(preset: str, samples: int, changes: dict[str, Any]) -> Preset:
-    """The preset with the command line's changes.
+def configure(preset: str, samples: int, changes: dict[str, Any], of_file: dict[str, Any] | None = None) -> Preset:
+    """The preset with the changes of a file of settings, and over them the command line's.
 
     A preset's batch is cut to fit a small data set; a batch that was asked for is taken at its word.
+
+    Raises:
+        UsageError: there is no such preset, or a value is out of its range; names it.
     """
     if preset not in PRESETS:
         raise UsageError(f"--preset {preset}: there is no such preset; there are {', '.join(PRESETS)}")
     settings = PRESETS[preset]
-    asked = {name: value for name, value in changes.items() if value is not None}
-    return replace(settings, **{"batch": max(2, min(settings.batch, samples // 2))} | asked)
+    asked = (of_file or {}) | {name: value for name, value in changes.items() if value is not None}
+    try:
+        encoder = replace(settings.encoder, **asked.pop("encoder", {}))
+        return replace(settings, **{"batch": max(2, min(settings.batch, samples // 2)), "encoder": encoder} | asked)
+    except ValueError as error:
+        raise UsageError(f"{error} (a field of preset {preset} that was changed)") from error
 
 
 def default_preset(data: str, gpu: bool) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from engine.adam import Adam
 from engine.compiling import Compiling
 from engine.launch import Place
+from engine.memory import gib
 from engine.precision import Precision
 from engine.runs import Config
 from model.collectives import world
@@ -65,3 +67,14 @@ def means(device: torch.device, precision: Precision, adam: Adam, compiling: Com
         ),
         ("optimizer", f"Adam, {adam.kernel} ({adam.reason})"),
     ]
+
+
+def rehearsed(row: dict[str, Any], config: Config, memory: tuple[int, int]) -> str:
+    """What a run would cost, from the log row of one step and the bytes of memory that it took of what there is."""
+    images, (used, there) = row["images_per_s"], memory
+    whole = timedelta(seconds=round(config.steps * config.settings.batch / images))
+    return (
+        f"dry run: {images:,.0f} images/s (data {row['data_s']:.3f} s, compute {row['compute_s']:.3f} s a step), "
+        f"{gib(used)} of {gib(there)} memory a process, loss {row['loss']:.3f}; "
+        f"{config.steps:,} steps of {config.settings.batch} images would take {whole}. Nothing was written"
+    )

@@ -1,0 +1,127 @@
+"""A file of settings for ``--config``: TOML with fields of a run and of its preset, or a run's config.json, which repeats it.
+
+preset = "demo"
+lr = 1e-3
+milestones = [0.5, 0.8]
+
+[encoder]
+width = 64
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+
+import typer
+
+from engine.presets import Preset
+from errors import UsageError
+from model.encoder import EncoderConfig
+
+RUN = {
+    "data": str,
+    "preset": str,
+    "steps": int,
+    "seed": int,
+    "amp": str,
+    "save_every": str,
+    "init": str | None,
+    "pixels": str,
+    "keep": int,
+}
+WORDS = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false"}
+
+
+class SettingsFile(NamedTuple):
+    """``run`` are options of the command by their names in Python, ``preset`` changes to the preset."""
+
+    run: dict[str, Any]
+    preset: dict[str, Any]
+
+
+def read(path: Path) -> SettingsFile:
+    """The settings in a file; that a number is in its range is for the preset to say.
+
+    Raises:
+        UsageError: it cannot be read, or a field has another name or type; names it.
+    """
+    found = parse(path)
+    found |= found.pop("settings", {})  # as config.json has them
+    kinds = get_type_hints(Preset)
+    del kinds["note"]
+    run = {name: checked(path, name, found[name], kind) for name, kind in RUN.items() if name in found}
+    preset = {name: checked(path, name, found[name], kind) for name, kind in kinds.items() if name in found}
+    for name in found.keys() - run.keys() - preset.keys():
+        raise UsageError(f"{path}: {name}: there is no such field{hint(name, [*RUN, *kinds])}")
+    return SettingsFile({name: value for name, value in run.items() if value is not None}, preset)
+
+
+def use(ctx: typer.Context, path: Path | None) -> Path | None:
+    """Fields of a run become the command's defaults, so that its options win; those of the preset wait in ``ctx.obj``."""
+    if path is not None:
+        ctx.default_map, ctx.obj = read(path)
+    return path
+
+
+def length(ctx: typer.Context, steps: int | None, epochs: float | None) -> int | None:
+    """The steps that were asked for; None where epochs were.
+
+    Raises:
+        UsageError: both were, on the command line.
+    """
+    if steps and epochs and "steps" not in (ctx.default_map or {}):
+        raise UsageError("--steps and --epochs: both say how long the run is; give one")
+    return None if epochs else steps
+
+
+def parse(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text()
+        found = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise UsageError(f"--config {path}: {error.strerror}; give a TOML file, or the config.json of a run") from error
+    except ValueError as error:
+        raise UsageError(f"--config {path}: cannot be read ({error})") from error
+    if not isinstance(found, dict) or not isinstance(found.get("settings", {}), dict):
+        raise UsageError(f"--config {path}: holds no fields; write them as in lr = 1e-3, a line each")
+    return found
+
+
+def checked(path: Path, name: str, value: Any, kind: Any) -> Any:
+    """``value`` as the type that the field has."""
+    if kind is EncoderConfig:
+        return encoder_fields(path, value)
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list):
+            raise UsageError(f"{path}: {name} {value!r}: give a list in brackets")
+        return tuple(checked(path, name, each, get_args(kind)[0]) for each in value)
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise UsageError(f"{path}: {name} {value!r}: give {' or '.join(get_args(kind))}")
+        return value
+    if type(value) in (kind, *get_args(kind)) or (value is None and NoneType in get_args(kind)):
+        return value
+    if kind is float and type(value) is int:
+        return float(value)
+    raise UsageError(f"{path}: {name} {value!r}: give {WORDS[kind if kind in WORDS else str]}")
+
+
+def encoder_fields(path: Path, value: Any) -> dict[str, Any]:
+    """What of the encoder is to be another."""
+    kinds = get_type_hints(EncoderConfig)
+    if not isinstance(value, dict):
+        raise UsageError(f"{path}: encoder {value!r}: give a table, [encoder], with {', '.join(kinds)}")
+    for name in value:
+        if name not in kinds:
+            raise UsageError(f"{path}: encoder.{name}: there is no such field{hint(name, list(kinds))}")
+    return {name: checked(path, f"encoder.{name}", each, kinds[name]) for name, each in value.items()}
+
+
+def hint(name: str, names: list[str]) -> str:
+    close = get_close_matches(name, names, 1)
+    return f"; is it {close[0]}?" if close else f"; there are {', '.join(names)}"
