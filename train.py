@@ -76,6 +76,7 @@ def fit(trainer: Trainer, run: Path, progress: Progress, stop: Stop, due: SaveTi
         saving, code = agree(trainer.step, stop, due, peers)
         if saving and trainer.step < steps:
             save(trainer, writer.save)
+        report_save(writer, progress)
     save(trainer, writer.finish)
     report_save(writer, progress)
     if logs:
@@ -118,7 +119,6 @@ def log(trainer: Trainer, rate: float, logs: Logs | None, progress: Progress, wr
     trainer.watch.check(wait=True)
     if logs:
         logs.write(row)
-    report_save(writer, progress)
     progress.show(row)
 
 
@@ -248,7 +248,7 @@ def train(trainer: Trainer, run: Path, resume: str, due: SaveTimer, peers: Peers
     if trainer.step >= trainer.config.steps:
         console.print(f"{run} is finished: {trainer.step:,} steps. {next_command(trainer, run)}")
         return 0
-    stop = peers.stop = Stop(peers.rank == 0)
+    stop = peers.stop = Stop(speaks=peers.world == 1)
     with inhabited(run, trainer.config.as_dict(), trainer.step) if peers.rank == 0 else nullcontext():
         trainer.join()
         announce_plan(trainer, run, console)

@@ -130,7 +130,7 @@ def configure(preset: str, samples: int, changes: dict[str, Any], of_file: dict[
     asked = (of_file or {}) | {name: value for name, value in changes.items() if value is not None}
     try:
         encoder = replace(settings.encoder, **asked.pop("encoder", {}))
-        return replace(settings, **{"batch": max(2, min(settings.batch, samples // 2)), "encoder": encoder} | asked)
+        return replace(settings, **{"batch": max(2, min(settings.batch, samples // 2))} | asked | {"encoder": encoder})
     except ValueError as error:
         raise UsageError(f"{error} (a field of preset {preset} that was changed)") from error
 

@@ -22,7 +22,7 @@ class Stop:
 
     def __init__(self, speaks: bool = True) -> None:
         self.code: int | None = None
-        self.speaks = speaks  # of several ranks, one is enough
+        self.speaks = speaks  # of several ranks none does: a launcher ends them by signals too
         for number in SIGNALS:
             signal.signal(number, self.note)
 

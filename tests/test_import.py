@@ -40,7 +40,7 @@ def imported(place):
 def test_the_run_is_whole(place, original):
     saved = final(imported(place))
     assert saved.path.name == "step-5000"
-    assert {path.name for path in saved.path.iterdir()} == {"model.safetensors", "trainer.pt", "config.json"}
+    assert {path.name for path in saved.path.iterdir()} == {"model.safetensors", "trainer.pt", "config.json", "checksums.json"}
     assert json.loads((imported(place) / "config.json").read_text()) == saved.config
     assert (saved.config["preset"], saved.config["settings"]["recipe"]) == ("amdim-public", "cifar32")
     assert saved.config["settings"]["clip"] == 18.0
@@ -198,7 +198,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     save(Original().checkpoint(), tmp_path / "cpt.pth")
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(checkpoint, "write_tensors", full)
     with pytest.raises(Exception, match="No space left"):
         imports.import_run(tmp_path / "cpt.pth", tmp_path / "runs" / "new")
     assert not any((tmp_path / "runs").iterdir())
