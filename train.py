@@ -116,6 +116,7 @@ def log(trainer: Trainer, rate: float, logs: Logs | None, progress: Progress, wr
     loader = trainer.loader
     row = {"step": trainer.step, "epoch": loader.epoch + loader.step / len(loader), "lr": rate}
     row |= trainer.meter.read(loader.batch) | trainer.scale() | writer.row()
+    row |= trainer.rates(row["images_per_s"])
     trainer.watch.check(wait=True)
     if logs:
         logs.write(row)

@@ -78,10 +78,15 @@ def describe(row: dict[str, Any], steps: int, remaining: float) -> str:
     """One log row as one line that greps well."""
     mixture = f"mixture {row['loss_mixture']:.3f} " if row.get("loss_mixture") else ""
     accuracy = "" if row["linear_top1"] is None else f"  linear {row['linear_top1']:.1%} mlp {row['mlp_top1']:.1%}"
+    alone = row["images_per_s"] == row["images_per_s_a_rank"]
+    each = "" if alone else f" ({row['images_per_s_a_rank']:.0f} a rank)"
+    share = "" if row["mfu"] is None else f" ({row['mfu']:.0%} of the peak)"
+    saved = "" if row["checkpoint_step"] is None else f"  saved {row['checkpoint_step']}"
     return (
         f"step {row['step']}/{steps}  loss {row['loss']:.3f} "
         f"(1→5 {row['loss_1t5']:.3f} 1→7 {row['loss_1t7']:.3f} 5→5 {row['loss_5t5']:.3f} {mixture}reg {row['regulariser']:.3f})"
         f"{accuracy}  "
-        f"{row['images_per_s']:.0f} images/s  data {row['data_s']:.3f} s compute {row['compute_s']:.3f} s  "
-        f"lr {row['lr']:.2e}  eta {timedelta(seconds=round(remaining))}"
+        f"{row['images_per_s']:.0f} images/s{each}  {row['gflop_per_s']:.0f} GFLOP/s{share}  "
+        f"data {row['data_s']:.3f} s compute {row['compute_s']:.3f} s  "
+        f"lr {row['lr']:.2e}  {row['memory_gib']:.2f} GiB{saved}  eta {timedelta(seconds=round(remaining))}"
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from engine import adam, checkpoint, compiling, precision, runs
+from engine import adam, checkpoint, compiling, memory, precision, runs, work
 from engine.finite import NotFinite, Watch
 from engine.launch import Place
 from engine.meter import Meter
@@ -95,6 +96,15 @@ class Trainer:
                 "try --amp bf16 or off with another --run"
             )
         return {"loss_scale": scale}
+
+    def rates(self, images_per_s: float) -> dict[str, Any]:
+        """For the log: what that many images a second of all ranks mean, and the memory they take."""
+        found = work.rates(images_per_s, self.an_image, world(), work.peak(self.device, self.precision.dtype is not None))
+        return found | {"memory_gib": memory.peak(self.device)[0] / 2**30}
+
+    @cached_property
+    def an_image(self) -> float:
+        return work.operations(self.config.settings.encoder)
 
     @property
     def learning_rate(self) -> float:
