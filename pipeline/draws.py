@@ -24,17 +24,25 @@ TRIES = 10  # boxes tried before falling back to the largest centred one, as tor
 class Draws(NamedTuple):
     """Parameters of one view of N images.
 
-    box: (N, 4) int64, top, left, bottom, right in pixels of the stored image; left > right where the view is mirrored.
+    box: (N, 4) int64, top, left, bottom, right in pixels of the stored image; left > right where the view is mirrored, and
+        top > bottom where it is upside down.
+    transposed: (N,) bool, whether rows and columns are swapped, after that.
     jitter: of its colours.
     """
 
     box: np.ndarray
+    transposed: np.ndarray
     jitter: Jitter
+
+
+def plain(box: np.ndarray) -> Draws:
+    """A box of each image and nothing else."""
+    return Draws(box, np.zeros(len(box), bool), jitter.none(len(box)))
 
 
 def sliced(draws: Draws, rows: slice) -> Draws:
     """The parameters of some of the images."""
-    return Draws(draws.box[rows], Jitter(*(part[rows] for part in draws.jitter)))
+    return Draws(draws.box[rows], draws.transposed[rows], Jitter(*(part[rows] for part in draws.jitter)))
 
 
 def generator(seed: int, *position: int, stream: str) -> np.random.Generator:
@@ -46,21 +54,28 @@ def generator(seed: int, *position: int, stream: str) -> np.random.Generator:
 def draw_views(recipe: Recipe, sizes: np.ndarray, seed: int, epoch: int, step: int) -> tuple[Draws, Draws]:
     """Both views' parameters for the images of one global batch; ``sizes`` is (N, 2) int, width and height."""
     rng = generator(seed, epoch, step, stream="views")
-    flip = rng.random(len(sizes)) < recipe.flip  # once per image, shared by the two views
-    first, second = (draw_view(recipe, sizes, flip, rng) for _ in range(2))
-    return first, second
+    # Orientation is drawn once per image and shared by the two views.
+    across = rng.random(len(sizes)) < recipe.flip
+    other = generator(seed, epoch, step, stream="orientation").random((2, len(sizes)))
+    down, swap = other[0] < recipe.flip_vertical, other[1] < recipe.transpose
+    first, second = (draw_view(recipe, sizes, rng) for _ in range(2))
+    return oriented(first, across, down, swap), oriented(second, across, down, swap)
 
 
-def draw_view(recipe: Recipe, sizes: np.ndarray, flip: np.ndarray, rng: np.random.Generator) -> Draws:
+def draw_view(recipe: Recipe, sizes: np.ndarray, rng: np.random.Generator) -> Draws:
     box = random_box(recipe, sizes, rng) if recipe.crop == "resized" else shifted_box(recipe, sizes, rng)
-    return Draws(mirrored(box, flip), jitter.draw(recipe, len(sizes), rng))
+    return plain(box)._replace(jitter=jitter.draw(recipe, len(sizes), rng))
+
+
+def oriented(view: Draws, across: np.ndarray, down: np.ndarray, swap: np.ndarray) -> Draws:
+    return view._replace(box=mirrored(view.box, across, down), transposed=swap)
 
 
 def centre_view(recipe: Recipe, sizes: np.ndarray) -> Draws:
     """The view of evaluation: the centred square that is S x S of an image whose shorter side is ``resize``; nothing random."""
     side = np.maximum(1, np.rint(sizes.min(1) * recipe.size / recipe.resize)).astype(np.int64)[:, None]
     corner = (sizes[:, ::-1] - side) // 2
-    return Draws(np.concatenate([corner, corner + side], 1), jitter.none(len(sizes)))
+    return plain(np.concatenate([corner, corner + side], 1))
 
 
 def random_box(recipe: Recipe, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -95,9 +110,10 @@ def shifted_box(recipe: Recipe, sizes: np.ndarray, rng: np.random.Generator) -> 
     return np.concatenate([offset, offset + sizes[:, ::-1]], 1)
 
 
-def mirrored(box: np.ndarray, flip: np.ndarray) -> np.ndarray:
-    """Swaps left and right where an image is flipped: the resampler then mirrors at no cost."""
-    return np.where(flip[:, None], box[:, [0, 3, 2, 1]], box)
+def mirrored(box: np.ndarray, across: np.ndarray, down: np.ndarray) -> np.ndarray:
+    """Swaps left and right, top and bottom, where an image is flipped: the resampler then mirrors at no cost."""
+    box = np.where(across[:, None], box[:, [0, 3, 2, 1]], box)
+    return np.where(down[:, None], box[:, [2, 1, 0, 3]], box)
 
 
 def draw_locations(seed: int, epoch: int, step: int, batch: int, places: int = 25) -> np.ndarray:

@@ -40,7 +40,7 @@ def build(
         device: "cpu" or "gpu"; on the GPU, decoding is DALI's "mixed" operator.
     """
     pipe = Pipeline(batch_size=batch, num_threads=threads, device_id=device_id, prefetch_queue_depth=prefetch)
-    width = 2 + len(colour_inputs(recipe))
+    width = len(input_names(recipe))
     with pipe:
         encoded, *inputs = fn.external_source(source=source, num_outputs=1 + views * width, batch=True)
         image = fn.decoders.image(
@@ -51,7 +51,8 @@ def build(
             jpeg_fancy_upsampling=True,  # the CPU decoder's chroma, on the GPU too
         )
         grouped = [inputs[i : i + width] for i in range(0, len(inputs), width)]
-        pipe.set_outputs(*([view(image, recipe, device, *each) for each in grouped] or [image]))
+        named = [dict(zip(input_names(recipe), each, strict=True)) for each in grouped]
+        pipe.set_outputs(*([view(image, recipe, device, each) for each in named] or [image]))
     pipe.build()
     return pipe
 
@@ -63,11 +64,36 @@ def colour_inputs(recipe: Recipe) -> tuple[str, ...]:
     return ("gain", "centre") if recipe.color == "fused" else ("factor", "own", "mean", "hue", "keep", "gray")
 
 
+def input_names(recipe: Recipe) -> tuple[str, ...]:
+    """Names of all that a view takes, in order."""
+    return ("window", *(("turn",) if recipe.transpose else ()), *colour_inputs(recipe))
+
+
 def feed(recipe: Recipe, draws: Draws) -> list[np.ndarray]:
     """What the graph takes of one view's draws: (N, …) each, in the order of its inputs."""
-    box = draws.box.astype(np.float32)
-    tables = colour_tables(recipe, draws.jitter)
-    return [np.ascontiguousarray(part, np.float32) for part in (box[:, :2], box[:, 2:], *map(tables.get, colour_inputs(recipe)))]
+    tables = {"window": windows(draws.box, recipe.size), "turn": turns(draws.transposed)} | colour_tables(recipe, draws.jitter)
+    return [np.ascontiguousarray(tables[name], np.float32) for name in input_names(recipe)]
+
+
+def windows(box: np.ndarray, side: int) -> np.ndarray:
+    """(N, 6, 2): the box's low and high corners in the image; where in it the pass across starts and ends; and the pass down.
+
+    What is mirrored starts at its far end. A pass takes all of the other axis: S columns are there after the one across.
+    """
+    near, far = box[:, :2], box[:, 2:]
+    low, high = np.minimum(near, far), np.maximum(near, far)
+    start, end = near - low, far - low
+    none = np.zeros(len(box))
+    across = np.stack([none, start[:, 1], high[:, 0] - low[:, 0], end[:, 1]], 1)
+    down = np.stack([start[:, 0], none, end[:, 0], np.full(len(box), side)], 1)
+    return np.concatenate([low, high, across, down], 1).reshape(-1, 6, 2)
+
+
+def turns(transposed: np.ndarray) -> np.ndarray:
+    """Matrices that swap rows and columns where asked: (N, 2, 3)."""
+    keep = np.eye(2, 3)
+    swap = np.array([[0, 1, 0], [1, 0, 0]])
+    return np.where(transposed[:, None, None], swap, keep)
 
 
 def colour_tables(recipe: Recipe, jitter: Jitter) -> dict[str, np.ndarray]:
@@ -90,10 +116,14 @@ def colour_tables(recipe: Recipe, jitter: Jitter) -> dict[str, np.ndarray]:
     }
 
 
-def view(image: Any, recipe: Recipe, device: str, near: Any, far: Any, *colours: Any) -> Any:
-    """One view: resample the box from ``near`` to ``far`` (mirrored where left > right), then colours and normalisation."""
-    levels = fn.cast(resampled(image, recipe, near, far), dtype=types.FLOAT)
+def view(image: Any, recipe: Recipe, device: str, drawn: dict[str, Any]) -> Any:
+    """One view: the box resampled, then colours and normalisation."""
+    pixels = resampled(image, recipe, drawn["window"])
+    if recipe.transpose:
+        pixels = fn.warp_affine(pixels, matrix=drawn["turn"], interp_type=DALIInterpType.INTERP_NN)
+    levels = fn.cast(pixels, dtype=types.FLOAT)
     shift, scale = normalisation(recipe)
+    colours = [drawn[name] for name in colour_inputs(recipe)]
     if not colours:
         out = fn.coord_transform(levels, M=np.diag(scale).flatten().tolist(), T=list(shift))
     else:
@@ -142,22 +172,25 @@ def rotated(x: Any, sixths: Any) -> Any:
     return dmath.floor(fn.cat(*channels, axis=2) + 0.5)
 
 
-def resampled(image: Any, recipe: Recipe, near: Any, far: Any) -> Any:
-    """The box at S x S. It is cut out first: the filter of a crop must not see what lies beyond; a moved image is reflected."""
-    low, high = dmath.min(near, far), dmath.max(near, far)
-    window = fn.slice(
-        image,
-        start=fn.cast(low, dtype=types.INT32),
-        end=fn.cast(high, dtype=types.INT32),
-        axes=[0, 1],
-        out_of_bounds_policy="reflect_101",
-    )
+def resampled(image: Any, recipe: Recipe, window: Any) -> Any:
+    """The box at S x S. It is cut out first: the filter of a crop must not see what lies beyond; a moved image is reflected.
+
+    Resampled across and then down, in whole levels after either, as Pillow does. In one go, which costs a third less on a CPU,
+    an image would lie up to .27 levels off on average, for want of the rounding in between.
+    """
+    start, end = (fn.cast(window[k], dtype=types.INT32) for k in range(2))
+    cut = fn.slice(image, start=start, end=end, axes=[0, 1], out_of_bounds_policy="reflect_101")
+    return along(along(cut, window[2], window[3], resize_x=recipe.size), window[4], window[5], resize_y=recipe.size)
+
+
+def along(image: Any, start: Any, end: Any, **size: Any) -> Any:
     return fn.resize(
-        window,
-        roi_start=near - low,
-        roi_end=far - low,
+        image,
+        roi_start=start,
+        roi_end=end,
         roi_relative=False,
-        size=[recipe.size, recipe.size],
+        mode="stretch",  # an axis with no size keeps its own
         interp_type=DALIInterpType.INTERP_CUBIC,
         antialias=True,
+        **size,
     )

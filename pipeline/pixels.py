@@ -42,21 +42,30 @@ class Painter:
         def paint(first: int) -> None:
             for i in range(first, len(images), self.threads):
                 for view, colour, batch in zip(draws, colours, batches, strict=True):
-                    levels = resampled(images[i], self.recipe, view.box[i]).float()
+                    levels = oriented(images[i], self.recipe, view, i).float()
                     batch[i] = colour(levels.flatten(1), i).view(shape[1:])
 
         list(self.pool.map(paint, range(self.threads)))
         return batches
 
 
+def oriented(image: np.ndarray, recipe: Recipe, view: Draws, i: int) -> Tensor:
+    """The box of image i (H, W, 3) at S x S, mirrored and transposed as drawn: (3, S, S) uint8."""
+    box = view.box[i]
+    pixels = resampled(image, recipe, box)
+    axes = [axis for axis, mirrored in ((1, box[0] > box[2]), (2, box[1] > box[3])) if mirrored]
+    pixels = pixels.flip(axes) if axes else pixels
+    return pixels.transpose(1, 2) if view.transposed[i] else pixels
+
+
 def resampled(image: np.ndarray, recipe: Recipe, box: np.ndarray) -> Tensor:
-    """The box of an image (H, W, 3) at S x S, mirrored where its left is right of its right: (3, S, S) uint8."""
+    """The box of an image (H, W, 3) at S x S: (3, S, S) uint8."""
     (top, bottom), (left, right) = sorted(box[[0, 2]].astype(int)), sorted(box[[1, 3]].astype(int))
     window = reflected(image, top, left) if recipe.crop == "shift" else image[top:bottom, left:right]
     pixels = torch.from_numpy(window).permute(2, 0, 1)
     if pixels.shape[1:] != (recipe.size, recipe.size):
         pixels = F.interpolate(pixels[None], (recipe.size, recipe.size), mode="bicubic", antialias=True)[0]
-    return pixels.flip(2) if box[1] > box[3] else pixels
+    return pixels
 
 
 def reflected(image: np.ndarray, top: int, left: int) -> np.ndarray:

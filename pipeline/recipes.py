@@ -18,10 +18,12 @@ class Recipe:
         mean, std: normalisation of pixels in 0..1.
         crop: "resized" takes a random box (``area`` of the image, ``aspect`` width / height) and resizes it to S x S; "shift"
             moves the image by up to ``shift`` pixels with probability ``shift_p``, reflecting it at the border.
-        flip: probability of a horizontal flip, drawn once per image and shared by both views.
+        flip, flip_vertical, transpose: probabilities of mirroring left and right, top and bottom, and of swapping rows and
+            columns; drawn once per image and shared by both views. All three at .5 are the eight symmetries of a square.
         brightness, contrast, saturation: factors are uniform in [1 - x, 1 + x]; hue: turns, uniform in [-x, x].
         jitter_p: probability of the four together, in random order; gray_p: of becoming gray after it.
-        color: "exact" does them one by one as Pillow would; "fused" does all at once, faster.
+        color: "exact" does them one by one as Pillow would; "fused" all at once, in half the time or less, to the probe's
+            cost (docs/views.md).
     """
 
     size: int = 128
@@ -34,6 +36,8 @@ class Recipe:
     shift: int = 0
     shift_p: float = 0.8
     flip: float = 0.5
+    flip_vertical: float = 0.0
+    transpose: float = 0.0
     brightness: float = 0.4
     contrast: float = 0.4
     saturation: float = 0.4
@@ -44,7 +48,8 @@ class Recipe:
 
     def centred(self) -> Recipe:
         """The recipe of evaluation: the same size and statistics, the centre of the image, nothing random."""
-        return replace(self, crop="resized", area=(1.0, 1.0), flip=0.0, jitter_p=0.0, gray_p=0.0)
+        still = dict.fromkeys(("flip", "flip_vertical", "transpose", "jitter_p", "gray_p"), 0.0)
+        return replace(self, crop="resized", area=(1.0, 1.0), **still)  # type: ignore[arg-type]
 
 
 def normalisation(recipe: Recipe) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -67,7 +72,7 @@ CIFAR32 = replace(
 # Gray images: saturation, hue and graying would do nothing. Statistics are fashion-mnist's.
 GRAY32 = Recipe(size=32, resize=32, mean=(0.286,) * 3, std=(0.353,) * 3, saturation=0.0, hue=0.0, gray_p=0.0)
 # Boxes of at least half the image, so that most hold most of the object. Statistics are the training split's.
-SHAPES64 = replace(STL64, color="fused", resize=64, area=(0.5, 1.0), mean=(0.57, 0.58, 0.56), std=(0.31, 0.24, 0.22))
+SHAPES64 = replace(STL64, resize=64, area=(0.5, 1.0), mean=(0.57, 0.58, 0.56), std=(0.31, 0.24, 0.22))
 SHAPES32 = replace(SHAPES64, size=32, resize=32)
 
 RECIPES = {

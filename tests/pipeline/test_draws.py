@@ -44,6 +44,20 @@ def test_flip_is_shared_and_nothing_else():
     assert np.abs(amounts).max() < 5 / np.sqrt(N)
 
 
+def test_orientation_is_shared_by_the_views_and_each_way_is_its_own_draw():
+    recipe = replace(IMAGENET128, flip_vertical=0.5, transpose=0.25)
+    first, second = draw_views(recipe, SIZES, 0, 0, 0)
+    ways = [np.array([flipped(view), view.box[:, 0] > view.box[:, 2], view.transposed]) for view in (first, second)]
+    assert np.array_equal(*ways)
+    for way, p in zip(ways[0], (0.5, 0.5, 0.25), strict=True):
+        assert way.mean() == pytest.approx(p, abs=five_sigma(p))
+    assert np.abs(np.corrcoef(ways[0])[~np.eye(3, dtype=bool)]).max() < 5 / np.sqrt(N)
+    # And without them, all else is as it was.
+    for view, before in zip((first, second), draw_views(IMAGENET128, SIZES, 0, 0, 0), strict=True):
+        assert np.array_equal(np.sort(view.box[:, [0, 2]]), before.box[:, [0, 2]])
+        assert np.array_equal(view.jitter.amount, before.jitter.amount)
+
+
 def test_boxes_are_whole_pixels_within_the_image():
     box = random_box(IMAGENET128, SIZES, generator(0, stream="test"))
     assert np.array_equal(box, np.floor(box))
@@ -138,7 +152,8 @@ def test_hue_keeps_luma_and_a_full_turn_is_the_identity():
 
 def test_mirroring_swaps_left_and_right():
     box = np.array([[1.0, 2.0, 3.0, 4.0]] * 2)
-    assert mirrored(box, np.array([True, False])).tolist() == [[1, 4, 3, 2], [1, 2, 3, 4]]
+    assert mirrored(box, np.array([True, False]), np.array([False, False])).tolist() == [[1, 4, 3, 2], [1, 2, 3, 4]]
+    assert mirrored(box, np.array([True, False]), np.array([True, True])).tolist() == [[3, 4, 1, 2], [3, 2, 1, 4]]
 
 
 def test_centre_view_is_the_resized_centre():

@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance
 
 from pipeline import exact, jitter
 from pipeline.backends import Job, make_views
-from pipeline.draws import Draws, draw_views
+from pipeline.draws import draw_views, mirrored, plain
 from pipeline.recipes import CIFAR32, RECIPES, STL64
 
 S = 48
@@ -75,8 +75,8 @@ AMOUNTS = {BRIGHTNESS: (0.6, 0.93, 1.4), CONTRAST: (0.6, 1.07, 1.4), SATURATION:
 @pytest.mark.parametrize("operation", AMOUNTS, ids=["brightness", "contrast", "saturation", "hue"])
 def test_an_operation_is_pillows(pixels, operation):
     images = [natural(n) for n in range(3)]
-    (ours,) = rendered(pixels, PLAIN, images, [Draws(whole(3), one_operation(operation, AMOUNTS[operation]))])
-    worst, mean = (2, 0.3) if operation == HUE else (1, 0.02)
+    (ours,) = rendered(pixels, PLAIN, images, [plain(whole(3))._replace(jitter=one_operation(operation, AMOUNTS[operation]))])
+    worst, mean = (2, 0.3) if operation == HUE else (1, 0.02)  # against HSV that is not rounded
     for image, amount, view in zip(images, AMOUNTS[operation], ours, strict=True):
         difference = np.abs(view - pillow(image, operation, amount))
         assert difference.max() <= worst + 1e-3
@@ -86,7 +86,7 @@ def test_an_operation_is_pillows(pixels, operation):
 @pytest.mark.parametrize("pixels", ["dali", "torch"])
 def test_gray_is_pillows(pixels):
     images = [natural(n) for n in range(3)]
-    (ours,) = rendered(pixels, PLAIN, images, [Draws(whole(3), jitter.none(3)._replace(gray=np.ones(3, bool)))])
+    (ours,) = rendered(pixels, PLAIN, images, [plain(whole(3))._replace(jitter=jitter.none(3)._replace(gray=np.ones(3, bool)))])
     expected = [np.asarray(Image.fromarray(image).convert("L"), np.float64)[..., None].repeat(3, 2) for image in images]
     np.testing.assert_allclose(ours, expected, atol=1e-3)
 
@@ -98,7 +98,7 @@ def test_four_operations_in_any_order_are_pillows_one_after_another(pixels):
     count = 12
     drawn = jitter.draw(replace(PLAIN, jitter_p=1.0, gray_p=0.3), count, rng)
     images = [natural(n) for n in range(count)]
-    (ours,) = rendered(pixels, PLAIN, images, [Draws(whole(count), drawn)])
+    (ours,) = rendered(pixels, PLAIN, images, [plain(whole(count))._replace(jitter=drawn)])
     for n, image in enumerate(images):
         expected = image
         for operation in drawn.order[n]:
@@ -111,22 +111,46 @@ def test_four_operations_in_any_order_are_pillows_one_after_another(pixels):
 
 
 @pytest.mark.parametrize("pixels", ["dali", "torch"])
-@pytest.mark.parametrize(("size", "mean"), [((60, 40), 0.25), ((200, 150), 0.2)], ids=["enlarged", "shrunk"])
-def test_a_crop_is_pillows_antialiased_bicubic(pixels, size, mean):
+@pytest.mark.parametrize("size", [(60, 40), (200, 150), (500, 375)], ids=["enlarged", "shrunk", "shrunk much"])
+def test_a_crop_is_pillows_antialiased_bicubic(pixels, size):
     images = [natural(n, size) for n in range(4)]
     boxes = np.array([[3, 5, 33, 35], [0, 0, 40, 60], [10, 20, 25, 59], [1, 2, 39, 20]])
-    (ours,) = rendered(pixels, PLAIN.centred(), images, [Draws(boxes, jitter.none(4))])
+    (ours,) = rendered(pixels, PLAIN.centred(), images, [plain(boxes)])
     for view, image, (top, left, bottom, right) in zip(ours, images, boxes, strict=True):
         crop = Image.fromarray(image).crop((left, top, right, bottom)).resize((S, S), Image.Resampling.BICUBIC)
         difference = np.abs(view - np.asarray(crop, np.float64))
         assert difference.max() <= 3 + 1e-3
-        assert difference.mean() <= mean
+        assert difference.mean() <= 0.2
 
 
-@pytest.mark.parametrize("name", [*RECIPES, "fused"])
+@pytest.mark.parametrize("pixels", ["dali", "torch"])
+def test_a_box_is_mirrored_turned_over_and_transposed_as_drawn(pixels):
+    """All eight symmetries, of a box that is not square in the image."""
+    image, box = natural(0, (60, 40)), np.array([3, 5, 33, 55])
+    drawn = np.array([[across, down, swap] for across in (0, 1) for down in (0, 1) for swap in (0, 1)], bool)
+    boxes = mirrored(np.tile(box, (8, 1)), drawn[:, 0], drawn[:, 1])
+    recipe = replace(PLAIN, flip_vertical=0.5, transpose=0.5, jitter_p=0.0, gray_p=0.0)
+    (ours,) = rendered(pixels, recipe, [image] * 8, [plain(boxes)._replace(transposed=drawn[:, 2])])
+    crop = np.asarray(Image.fromarray(image).crop((5, 3, 55, 33)).resize((S, S), Image.Resampling.BICUBIC), np.float64)
+    for view, (across, down, swap) in zip(ours, drawn, strict=True):
+        expected = crop[:, ::-1] if across else crop
+        expected = expected[::-1] if down else expected
+        expected = expected.transpose(1, 0, 2) if swap else expected
+        assert np.abs(view - expected).max() <= 3 + 1e-3
+        assert np.abs(view - expected).mean() <= 0.2
+
+
+OWN = {
+    "fused": replace(STL64, color="fused"),
+    "microscope": replace(STL64, saturation=0.0, hue=0.0, gray_p=0.0, flip_vertical=0.5, transpose=0.5),
+    "shift upside down": replace(CIFAR32, flip_vertical=0.5, transpose=0.5),
+}
+
+
+@pytest.mark.parametrize("name", [*RECIPES, *OWN])
 def test_back_ends_make_the_same_views(name):
     """Whole views from the same draws. Resampling differs by a level or two, which later operations may stretch by 1.4 each."""
-    recipe = replace(STL64, color="fused") if name == "fused" else RECIPES[name]
+    recipe = (RECIPES | OWN)[name]
     images = [natural(n, (90 - n, 70 + n)) for n in range(8)]
     if recipe.crop == "shift":
         images = [natural(n, (32, 32)) for n in range(8)]
