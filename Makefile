@@ -11,6 +11,7 @@ SRC ?=
 # The index of tars that exist already lies beside them.
 OUT ?= $(if $(and $(filter webdataset,$(DATA)),$(if $(findstring --rewrite,$(ARGS)),,yes)),$(SRC),data/$(DATA))
 SIZE ?=
+RECIPE ?=
 WORKERS ?=
 ARGS ?=
 
@@ -49,8 +50,8 @@ train: $(READY)  ## Train: DATA=name [ARGS="--gpus 1 --epochs 50"]
 eval: $(READY)  ## Probe the latest run: [ARGS="--probe linear,knn"]
 	$(PY) eval.py $(or $(ARGS),--probe linear)
 
-preview: $(READY)  ## Show what AMDIM sees of a data set: DATA=name
-	$(PY) -m pipeline.preview "data/$(DATA)"
+preview: $(READY)  ## Show what AMDIM sees of a data set: DATA=name [RECIPE=name|file.toml]
+	$(PY) -m pipeline.preview "data/$(DATA)" $(if $(RECIPE),--recipe "$(RECIPE)")
 
 test: $(READY)  ## Lint, types, import directions and tests: at most 12 minutes on two cores
 	@$(MAKE) --no-print-directory lint

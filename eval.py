@@ -39,7 +39,8 @@ from evaluation.linear import linear_top1
 from evaluation.segment import segment
 from evaluation.segment_figure import draw_segments
 from model import Encoder
-from pipeline import RECIPES, EvalLoader
+from pipeline import EvalLoader
+from pipeline.recipe_file import recipe_of
 from shards import manifest as manifests
 
 PROBES: dict[str, Callable[[Labelled, Labelled, int], float]] = {"linear": linear_top1, "knn": knn_top1}
@@ -69,7 +70,7 @@ def extract(saved: Checkpoint, data: Path, device: torch.device) -> Features:
     """One pass over each split through the trained encoder, a random one of the same kind, and none."""
     manifest = manifests.load(data)
     check_labels(data, manifest)
-    recipe = RECIPES[saved.config["settings"]["recipe"]]
+    recipe = recipe_of(saved.config)
     how = precision.choose("auto", device)
     functions = [represent(encoder, how, device) for encoder in (trained(saved), untrained(saved))]
     train, test = (collect(EvalLoader(data, [split], recipe, device=device), *functions, pixels) for split in ("train", "val"))

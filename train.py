@@ -36,7 +36,7 @@ from engine.launch import let_the_first_speak, place
 from engine.logs import Logs
 from engine.parallel import from_first
 from engine.peers import Peers
-from engine.presets import configure, default_preset
+from engine.presets import configure, default_preset, with_views
 from engine.remains import inhabited
 from engine.runs import Config
 from engine.saves import SaveTimer
@@ -46,7 +46,8 @@ from engine.writer import Writer
 from errors import UsageError, run_app
 from model.collectives import rank
 from model.mixture import ALPHA
-from pipeline import RECIPES, TwoViewLoader, Views
+from pipeline import TwoViewLoader, Views
+from pipeline.recipe_file import as_fields, choose_recipe
 from shards import manifest as manifests
 
 LOG_EVERY = 20  # steps; each log step waits for the device once
@@ -169,6 +170,7 @@ def main(
         Literal["join", "replace"] | None, typer.Option(help="Whether mixtures join r1 to r7.", show_default="replace")
     ] = None,
     mixture_alpha: Annotated[float | None, typer.Option(help="Weight of their entropy.", show_default=str(ALPHA))] = None,
+    recipe: Annotated[str | None, typer.Option(help="Views, not the preset's: a name or FILE.toml, docs/views.md.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of weights, order and views.")] = 0,
     amp: Annotated[str, typer.Option(help="auto, bf16, fp16 or off.")] = "auto",
     pixels: Annotated[str, typer.Option(help="What makes the views: dali, torch (on the CPU), or auto.")] = "auto",
@@ -210,10 +212,11 @@ def main(
     changes: dict[str, Any] = {"batch": batch_size, "epochs": epochs, "lr": lr, "mixture": mixture}
     changes |= {"mixture_mode": mixture_mode, "mixture_alpha": mixture_alpha}
     settings = configure(name, samples, changes, ctx.obj)
-    recipe, own = RECIPES[settings.recipe], (where.rank, where.world, where.device)
-    loader = TwoViewLoader(path, splits, recipe, settings.batch, *own, seed, where.threads, pixels)
+    seen, views = choose_recipe(recipe, ctx.meta.get("views"), settings.recipe)
+    settings, own = with_views(settings, seen, views.size), (where.rank, where.world, where.device)
+    loader = TwoViewLoader(path, splits, views, settings.batch, *own, seed, where.threads, pixels)
     total = steps or max(1, round(settings.epochs * len(loader)))
-    fields = Config(str(path), name, settings, total, seed, amp, save_every, init, pixels, keep)
+    fields = Config(str(path), name, settings, total, seed, amp, save_every, init, pixels, keep, as_fields(views))
     directory = runs.run_path(run) if run is not None else runs.default_run(path, fields)
     if not where.started:
         named = [] if run is not None else ["--run", str(directory)]

@@ -135,6 +135,11 @@ def configure(preset: str, samples: int, changes: dict[str, Any], of_file: dict[
         raise UsageError(f"{error} (a field of preset {preset} that was changed)") from error
 
 
+def with_views(settings: Preset, recipe: str, size: int) -> Preset:
+    """The preset with the views of a recipe, of side ``size``; its encoder becomes the one for that size."""
+    return replace(settings, recipe=recipe, encoder=replace(settings.encoder, size=size))
+
+
 def default_preset(data: str, gpu: bool) -> str:
     """The preset of a data set by its name; photographs get the paper's small encoder, or without a GPU a laptop's."""
     return BY_DATA.get(data, "imagenet-small" if gpu else "laptop128")

@@ -35,6 +35,7 @@ class Config:
     init: str | None = None  # the weights that it started from; whoever goes on with the run has them already
     pixels: str = "auto"
     keep: int = 2
+    views: dict[str, Any] | None = None  # every field of their recipe, so that no file is needed to see as the run did
 
     def as_dict(self) -> dict[str, Any]:
         fields = json.loads(json.dumps(asdict(self)))  # tuples become lists, as they will in the file

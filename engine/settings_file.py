@@ -6,6 +6,9 @@ milestones = [0.5, 0.8]
 
 [encoder]
 width = 64
+
+[views]
+hue = 0
 """
 
 from __future__ import annotations
@@ -38,10 +41,11 @@ WORDS = {int: "a whole number", float: "a number", str: "text in quotes", bool: 
 
 
 class SettingsFile(NamedTuple):
-    """``run`` are options of the command by their names in Python, ``preset`` changes to the preset."""
+    """``run`` are options of the command by their names in Python; the others are changes to the preset and to its recipe."""
 
     run: dict[str, Any]
     preset: dict[str, Any]
+    views: dict[str, Any]
 
 
 def read(path: Path) -> SettingsFile:
@@ -54,17 +58,20 @@ def read(path: Path) -> SettingsFile:
     found |= found.pop("settings", {})  # as config.json has them
     kinds = get_type_hints(Preset)
     del kinds["note"]
+    views = found.pop("views", None) or {}  # whether they make a recipe, the pipeline knows
+    if not isinstance(views, dict):
+        raise UsageError(f"{path}: views {views!r}: give a table, [views], with fields of docs/views.md")
     run = {name: checked(path, name, found[name], kind) for name, kind in RUN.items() if name in found}
     preset = {name: checked(path, name, found[name], kind) for name, kind in kinds.items() if name in found}
     for name in found.keys() - run.keys() - preset.keys():
-        raise UsageError(f"{path}: {name}: there is no such field{hint(name, [*RUN, *kinds])}")
-    return SettingsFile({name: value for name, value in run.items() if value is not None}, preset)
+        raise UsageError(f"{path}: {name}: there is no such field{hint(name, [*RUN, *kinds, 'views'])}")
+    return SettingsFile({name: value for name, value in run.items() if value is not None}, preset, views)
 
 
 def use(ctx: typer.Context, path: Path | None) -> Path | None:
-    """Fields of a run become the command's defaults, so that its options win; those of the preset wait in ``ctx.obj``."""
+    """Fields of a run become the command's defaults, so that its options win; the others wait in ``ctx.obj`` and ``ctx.meta``."""
     if path is not None:
-        ctx.default_map, ctx.obj = read(path)
+        ctx.default_map, ctx.obj, ctx.meta["views"] = read(path)
     return path
 
 

@@ -21,7 +21,8 @@ from evaluation.segmenters import Seen, Segmenter, segmenters
 from model.encoder import Encoder
 from model.mixture import Mixture
 from model.nce import locations_of
-from pipeline import RECIPES, EvalLoader
+from pipeline import EvalLoader
+from pipeline.recipe_file import recipe_of
 from pipeline.recipes import Recipe
 
 BANK = 2  # batches of 256 training images: negatives, and what clusters are fitted to
@@ -53,7 +54,7 @@ def segment(saved: Checkpoint, data: Path, precision: Precision, device: torch.d
         UsageError: the run was trained without mixture features, or the images have no masks.
     """
     settings = saved.config["settings"]
-    recipe, field = RECIPES[settings["recipe"]], FIELDS[settings["encoder"]["size"]]
+    recipe, field = recipe_of(saved.config), FIELDS[settings["encoder"]["size"]]
     masks, of_train = read_masks(data, split, recipe), read_masks(data, "train", recipe, (BANK + ASSIGN) * 256)
     see = seer(saved, recipe, precision, device)
     train = list(islice(look(EvalLoader(data, ["train"], recipe, device=device), see), BANK + ASSIGN))

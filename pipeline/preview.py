@@ -1,4 +1,4 @@
-"""A contact sheet of what training sees: `python -m pipeline.preview data/NAME [--recipe NAME] [--out FILE.png]`.
+"""A contact sheet of what training sees: `python -m pipeline.preview data/NAME [--recipe NAME|FILE.toml] [--out FILE.png]`.
 
 Each row is an image's centre, then pairs of views of it, as the loader makes them.
 """
@@ -15,10 +15,11 @@ import typer
 from PIL import Image
 from torch import Tensor
 
-from errors import UsageError, run_app
+from errors import run_app
 from pipeline.backends import Job, choose, make_views
 from pipeline.draws import Draws, centre_view, draw_views
-from pipeline.recipes import BY_DATA, RECIPES, Recipe
+from pipeline.recipe_file import find_recipe
+from pipeline.recipes import BY_DATA, Recipe
 from pipeline.store import Store
 from shards import manifest as manifests
 
@@ -62,17 +63,16 @@ def assemble(columns: list[np.ndarray], side: int) -> Image.Image:
 
 def main(
     data: Annotated[Path, typer.Argument(help="A shard set's directory.")],
-    recipe: Annotated[str | None, typer.Option(help="Name of a recipe.", show_default="by the data set")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Name of a recipe, or FILE.toml.", show_default="by the data set")] = None,
     out: Annotated[Path | None, typer.Option(help="Picture to write.", show_default="DATA/views.png")] = None,
     seed: Annotated[int, typer.Option(help="Of the images and views.")] = 0,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read by run_app
 ) -> None:
     manifest = manifests.load(data)
     name = recipe or BY_DATA.get(manifest.name, "imagenet128")
-    if name not in RECIPES:
-        raise UsageError(f"--recipe {name}: there is no such recipe; there are {', '.join(RECIPES)}")
+    _, views = find_recipe(name)
     path = out or data / "views.png"
-    contact_sheet(data, RECIPES[name], seed).save(path)
+    contact_sheet(data, views, seed).save(path)
     print(f"{path}: each row is an image's centre and {PAIRS} pairs of views, recipe {name}")
 
 

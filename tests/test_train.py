@@ -198,6 +198,28 @@ def test_changed_options_are_refused_by_name(undisturbed, photo_set):
     assert "other values of lr" in result.stderr
     result = train(photo_set, "whole", "--steps", "45", "--seed", "9", cwd=cwd, code=2)
     assert "other values of seed" in result.stderr
+    result = train(photo_set, "whole", "--steps", "45", "--recipe", "gray32", cwd=cwd, code=2)
+    assert "other values of views, recipe" in result.stderr
+
+
+def test_a_run_with_views_of_its_own_is_continued_and_probed_without_their_file(photo_set, tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('base = "shapes32"\nsize = 64\nmean = 0.4\nhue = 0\nflip_vertical = 0.5\n')
+    train(photo_set, "own", "--steps", "4", "--recipe", file, cwd=tmp_path)
+    config = json.loads((tmp_path / "runs/own/config.json").read_text())
+    assert (config["settings"]["recipe"], config["settings"]["encoder"]["size"]) == ("own", 64)
+    assert (config["views"]["mean"], config["views"]["flip_vertical"]) == ([0.4] * 3, 0.5)
+    file.rename(tmp_path / "same.toml")
+    again = train(photo_set, "own", "--steps", "4", "--recipe", tmp_path / "same.toml", cwd=tmp_path)
+    assert "is finished" in again.stdout
+    (tmp_path / "same.toml").write_text('base = "shapes32"\nsize = 64\n')
+    changed = train(photo_set, "own", "--steps", "4", "--recipe", tmp_path / "same.toml", cwd=tmp_path, code=2)
+    assert "other values of views;" in changed.stderr
+    (tmp_path / "same.toml").unlink()
+    repeated = run("train.py", "--config", "runs/own/config.json", "--gpus", "0", "--run", "own", cwd=tmp_path)
+    assert "is finished" in repeated.stdout
+    probed = run("eval.py", "--probe", "knn", "--run", "own", "--gpus", "0", cwd=tmp_path)
+    assert "24 test images" in probed.stdout
 
 
 @pytest.mark.parametrize(
@@ -205,6 +227,8 @@ def test_changed_options_are_refused_by_name(undisturbed, photo_set):
     [
         (["--data", "nowhere"], "no such data set"),
         (["--data", "{set}", "--preset", "huge"], "no such preset"),
+        (["--data", "{set}", "--recipe", "huge"], "--recipe huge: there is no such recipe"),
+        (["--data", "{set}", "--recipe", "gone.toml"], "--recipe gone.toml: there is no such file"),
         (["--data", "{set}", "--gpus", "99"], "--gpus 0"),
         (["--data", "{set}", "--gpus", "-1"], "--gpus"),
         (["--data", "{set}", "--batch-size", "1000"], "96 samples"),

@@ -2,7 +2,8 @@
 
 import pytest
 
-from engine.presets import PRESETS, default_preset
+from engine.presets import PRESETS, default_preset, with_views
+from model.encoder import SIZES
 from pipeline.recipes import RECIPES
 
 
@@ -11,6 +12,13 @@ def test_encoder_and_recipe_agree_on_the_size(name):
     preset = PRESETS[name]
     assert RECIPES[preset.recipe].size == preset.encoder.size
     assert preset.schedule in ("cosine", "step")
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_has_an_encoder_for_views_of_any_size(name, size):
+    preset = with_views(PRESETS[name], "own", size)
+    assert (preset.recipe, preset.encoder.size, preset.encoder.width) == ("own", size, PRESETS[name].encoder.width)
 
 
 NAMES = ["shapes", "fashion-mnist", "cifar10", "cifar100", "stl10", "imagenet", "places205", "my-microscope"]

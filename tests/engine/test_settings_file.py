@@ -17,8 +17,9 @@ def write(path, text):
 
 
 def test_toml(tmp_path):
-    text = 'data = "mine"\nsteps = 7\nlr = 1\nmilestones = [0.5, 0.8]\nrecipe = "gray32"\n[encoder]\nwidth = 48\nuse_bn = false\n'
-    run, preset = read(write(tmp_path / "file.toml", text))
+    text = 'data = "mine"\nsteps = 7\nlr = 1\nmilestones = [0.5, 0.8]\nrecipe = "gray32"\n[encoder]\nwidth = 48\nuse_bn = false\n[views]\nhue = 0\n'
+    run, preset, views = read(write(tmp_path / "file.toml", text))
+    assert views == {"hue": 0}
     assert run == {"data": "mine", "steps": 7}
     settings = configure("demo", 10**6, {"epochs": 3.0, "lr": None}, preset)
     expected = replace(PRESETS["demo"], lr=1.0, milestones=(0.5, 0.8), recipe="gray32", epochs=3.0)
@@ -26,7 +27,7 @@ def test_toml(tmp_path):
 
 
 def test_an_option_goes_before_the_file_and_the_file_before_the_preset(tmp_path):
-    _, preset = read(write(tmp_path / "file.toml", "lr = 0.5\nbatch = 64"))
+    _, preset, _ = read(write(tmp_path / "file.toml", "lr = 0.5\nbatch = 64"))
     settings = configure("demo", 10**6, {"lr": 0.25}, preset)
     assert (settings.lr, settings.batch, settings.epochs) == (0.25, 64, PRESETS["demo"].epochs)
 
@@ -36,7 +37,7 @@ def test_every_field_of_every_preset_goes_there_and_back(tmp_path):
         fields = json.loads(json.dumps(asdict(row)))
         del fields["note"]
         config = {"data": "x", "preset": name, "settings": fields, "steps": 3, "init": None}
-        run, preset = read(write(tmp_path / "config.json", json.dumps(config)))
+        run, preset, _ = read(write(tmp_path / "config.json", json.dumps(config)))
         assert run == {"data": "x", "preset": name, "steps": 3}
         assert configure("laptop128", 10**6, {}, preset) == row
 
@@ -54,6 +55,7 @@ def test_every_field_of_every_preset_goes_there_and_back(tmp_path):
         ("milestones = ['a']", "milestones 'a': give a number"),
         ("schedule = 'linear'", "schedule 'linear': give cosine or step"),
         ("encoder = 3", "give a table, [encoder]"),
+        ("views = 3", "give a table, [views]"),
         ("[encoder]\nwidht = 3", "encoder.widht: there is no such field; is it width?"),
         ("[encoder]\nuse_bn = 1", "encoder.use_bn 1: give true or false"),
         ("note = 'x'", "note: there is no such field"),
