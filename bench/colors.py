@@ -18,7 +18,7 @@ from bench.loader import endless
 from bench.machine import describe, seconds
 from errors import run_app
 from pipeline import RECIPES, TwoViewLoader
-from pipeline.recipe_file import choose_recipe
+from pipeline.recipe_file import find_recipe
 from pipeline.recipes import BY_DATA
 
 FORMS = ("exact", "fused")
@@ -35,7 +35,7 @@ def file_of(form: str, base: str, folder: Path) -> Path:
 
 def speed(data: Path, recipe: Path, pixels: str) -> float:
     """Images/s, two views each: the median of BATCHES batches."""
-    views = endless(TwoViewLoader(data, ["train"], choose_recipe(str(recipe))[1], BATCH, pixels=pixels))
+    views = endless(TwoViewLoader(data, ["train"], find_recipe(str(recipe))[1], BATCH, pixels=pixels))
     return BATCH / statistics.median(seconds(lambda: next(views), BATCHES))
 
 

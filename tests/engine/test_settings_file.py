@@ -17,7 +17,8 @@ def write(path, text):
 
 
 def test_toml(tmp_path):
-    text = 'data = "mine"\nsteps = 7\nlr = 1\nmilestones = [0.5, 0.8]\nrecipe = "gray32"\n[encoder]\nwidth = 48\nuse_bn = false\n[views]\nhue = 0\n'
+    text = 'data = "mine"\nsteps = 7\nlr = 1\nmilestones = [0.5, 0.8]\nrecipe = "gray32"\n'
+    text += "[encoder]\nwidth = 48\nuse_bn = false\n[views]\nhue = 0\n"
     run, preset, views = read(write(tmp_path / "file.toml", text))
     assert views == {"hue": 0}
     assert run == {"data": "mine", "steps": 7}
