@@ -12,8 +12,8 @@ import torch
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 ROOT = Path(__file__).parent.parent
-# Between runs that differ in rounding alone: mostly 1e-7, up to 1e-4 where a step magnifies it, be it one rank with other threads.
-# Statistics left local to their ranks make it 4e-2.
+# Between runs that differ in rounding alone: mostly 1e-7, up to 1e-4 where a step magnifies it, as other
+# threads on one rank do too. Statistics left local to their ranks make it 4e-2.
 ROUNDING = 1e-3
 SMALL = (
     "--gpus",
