@@ -136,7 +136,10 @@ def test_a_broken_run_does_not_stop_another(photo_set, tmp_path):
     broken = tmp_path / "runs" / f"{photo_set.name}-demo-2020-01-01"
     broken.mkdir(parents=True)
     (broken / "config.json").write_text("garbage")
-    run("train.py", "--data", photo_set, *SMALL, "--steps", "1", cwd=tmp_path)
+    result = run("train.py", "--data", photo_set, *SMALL, "--steps", "1", cwd=tmp_path)
+    assert "done: runs/" in result.stdout
+    assert str(broken.name) not in result.stdout
+    assert (broken / "config.json").read_text() == "garbage"
 
 
 def test_going_back_to_an_earlier_checkpoint_leaves_the_later_ones_behind(undisturbed, photo_set, tmp_path):
