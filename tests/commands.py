@@ -12,8 +12,8 @@ import torch
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 ROOT = Path(__file__).parent.parent
-# Between runs that differ in rounding alone: mostly 1e-7, up to 1e-4 where a step magnifies it, as other
-# threads on one rank do too. Statistics left local to their ranks make it 4e-2.
+# Between short runs that differ in rounding alone: mostly 1e-7, up to 1e-4 where a step magnifies it, as other
+# threads on one rank do too. Statistics left local to their ranks make it 4e-2. Longer runs bring a control.
 ROUNDING = 1e-3
 SMALL = (
     "--gpus",
@@ -33,9 +33,10 @@ def command(data, name, *more):
     return [sys.executable, str(ROOT / "train.py"), *map(str, ("--data", data, *SMALL, "--run", name, *more))]
 
 
-def train(data, name, *more, cwd, code=0):
+def train(data, name, *more, cwd, code=0, threads=1):
+    environment = ENVIRONMENT | {"OMP_NUM_THREADS": str(threads)}
     result = subprocess.run(
-        command(data, name, *more), cwd=cwd, capture_output=True, text=True, check=False, timeout=280, env=ENVIRONMENT
+        command(data, name, *more), cwd=cwd, capture_output=True, text=True, check=False, timeout=280, env=environment
     )
     assert result.returncode == code, result.stdout + result.stderr
     return result

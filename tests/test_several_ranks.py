@@ -51,12 +51,19 @@ def test_another_number_of_ranks_goes_on(alone, two, photo_set, tmp_path, ranks)
 
 
 @pytest.mark.long
-def test_four_ranks_of_eight_images_are_one_of_32_for_fifty_steps(photo_set, tmp_path):
-    """Its short sibling is above."""
-    for name, procs in (("one", 1), ("four", 4)):
-        train(photo_set, name, "--batch-size", "32", "--steps", "50", "--procs", procs, cwd=tmp_path)
-    assert len(losses(tmp_path / "runs" / "four")) == 3
-    assert difference(tmp_path / "runs" / "four", tmp_path / "runs" / "one") < ROUNDING
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_four_ranks_of_eight_images_are_one_of_32_for_fifty_steps(photo_set, tmp_path, seed):
+    """As nearly as one rank is itself with another number of threads; its short sibling is above.
+
+    Fifty steps of seed 0 magnify rounding to 9e-3 for threads and ranks alike; of seeds 1 and 2 to less than 2e-4.
+    """
+    for name, procs, threads in (("one", 1, 1), ("threads", 1, 2), ("four", 4, 1)):
+        more = ("--batch-size", "32", "--steps", "50", "--seed", seed, "--procs", procs)
+        train(photo_set, name, *more, cwd=tmp_path, threads=threads)
+    one, control, four = (tmp_path / "runs" / name for name in ("one", "threads", "four"))
+    assert len(losses(four)) == 3
+    assert difference(control, one) < 2e-2
+    assert difference(four, one) < max(ROUNDING, 3 * difference(control, one))
 
 
 def test_gradients_in_bfloat16_are_nearly_those(alone, photo_set, tmp_path):
