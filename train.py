@@ -143,8 +143,9 @@ def check_positive(options: dict[str, float | None]) -> None:
 
 
 def announce_plan(trainer: Trainer, run: Path, console: Console) -> None:
-    weights = sum(weight.numel() for weight in trainer.model.encoder.parameters())
+    weights, trained = (sum(map(Tensor.numel, part.parameters())) for part in (trainer.model.encoder, trainer.model))
     rows = summary.plan(run, trainer.config, trainer.loader, weights) + summary.ranks(trainer.where, trainer.compress)
+    rows += [summary.checkpoints(trainer.config, trained)]
     start_table(rows + summary.means(trainer.device, trainer.precision, trainer.adam, trainer.compiling), console)
 
 

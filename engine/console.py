@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from engine.presets import PRESETS
+from engine import ladder
 
 
 def make_console(quiet: bool = False) -> Console:
@@ -28,13 +28,13 @@ def start_table(rows: Iterable[tuple[str, str]], console: Console) -> None:
 
 
 def print_presets(console: Console) -> None:
-    """The presets as a ladder."""
-    table = Table("preset", "px", "w", "R", "d", "recipe", "batch", "epochs", "lr", "for", box=None)
-    for name, row in PRESETS.items():
-        net = row.encoder
-        sizes = (net.size, net.width, net.embedding, net.depth)
-        table.add_row(name, *map(str, sizes), row.recipe, str(row.batch), f"{row.epochs:g}", f"{row.lr:g}", row.note)
+    """The presets as a ladder, and how to read it."""
+    table = Table(*ladder.HEADINGS, box=None)
+    for row in ladder.rows():
+        table.add_row(*row)
     console.print(table)
+    for words in (ladder.RULE, ladder.MEMORY):
+        console.print(words, highlight=False)
 
 
 class Progress:

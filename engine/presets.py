@@ -72,6 +72,9 @@ class Preset:
 SMALL_IMAGES = (5 / 6, 14 / 15)  # 250 and 280 of 300 epochs
 
 IMAGENET_SMALL = Preset(EncoderConfig(128, 192, 1536, 8), "imagenet128", note="the paper's small encoder")
+CIFAR10_LARGE = Preset(
+    EncoderConfig(32, 256, 2048, 10), "cifar32", epochs=300, milestones=SMALL_IMAGES, note="the paper's large encoder"
+)
 LAPTOP = Preset(
     EncoderConfig(128, 32, 256, 2, use_bn=True), "imagenet128", 64, 10, 7e-4, 100, "cosine", note="photographs without a GPU"
 )
@@ -95,9 +98,8 @@ PRESETS = {
         lr=2e-3,
         note="fashion-mnist on two CPU cores",
     ),
-    "cifar10-large": Preset(
-        EncoderConfig(32, 256, 2048, 10), "cifar32", epochs=300, milestones=SMALL_IMAGES, note="the paper's large encoder"
-    ),
+    "cifar10-small": replace(CIFAR10_LARGE, encoder=EncoderConfig(32, 128, 1024, 10), note="half as wide, for one small GPU"),
+    "cifar10-large": CIFAR10_LARGE,
     "stl10": Preset(
         EncoderConfig(64, 192, 1536, 8), "stl64", epochs=300, milestones=SMALL_IMAGES, note="the paper's small encoder"
     ),

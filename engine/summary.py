@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 FORMS = {"torch": "plain torch", "triton": "Triton"}
 
+CHECKPOINTED = 12  # bytes a weight: itself and Adam's two moments
+
 Row = tuple[str, str]
 
 
@@ -38,6 +40,16 @@ def plan(run: Path, config: Config, loader: TwoViewLoader, weights: int) -> list
         ("length", f"{config.steps:,} steps of {preset.batch} images, {config.steps / len(loader):.2f} epochs"),
         ("schedule", f"lr {preset.lr:g}, {preset.warmup} warm-up, {preset.schedule}"),
     ]
+
+
+def checkpoints(config: Config, trained: int) -> Row:
+    """What each checkpoint will hold and when the first is due; ``trained`` are all weights that the optimizer moves."""
+    every = f"{config.save_every.removesuffix('m')} minutes" if config.save_every.endswith("m") else f"{config.save_every} steps"
+    holds = "weights, Adam's moments, the loader's place, random states"
+    return (
+        "checkpoints",
+        f"after {every} and as often again, {CHECKPOINTED * trained / 1e6:,.1f} MB: {holds}; {config.keep} kept",
+    )
 
 
 def ranks(where: Place, compress: str) -> list[Row]:

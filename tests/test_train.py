@@ -277,3 +277,4 @@ def test_a_small_data_set_trains_with_a_preset_made_for_a_large_one(photo_set, t
 def test_presets_are_listed(tmp_path):
     result = run("train.py", "--presets", cwd=tmp_path)
     assert "imagenet-small" in result.stdout
+    assert "sqrt(N / batch)" in " ".join(result.stdout.split())

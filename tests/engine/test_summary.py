@@ -31,6 +31,14 @@ def test_the_plan_says_what_is_trained_on_what():
     assert rows["schedule"] == "lr 0.002, 100 warm-up, cosine"
 
 
+@pytest.mark.parametrize(("every", "words"), [("10m", "after 10 minutes"), ("500", "after 500 steps")])
+def test_what_a_checkpoint_will_hold(every, words):
+    name, row = summary.checkpoints(Config("data/x", "demo", PRESETS["demo"], 25, 0, "auto", every, keep=3), 2_000_000)
+    assert name == "checkpoints"
+    assert row.startswith(f"{words} and as often again, 24.0 MB: weights, Adam's moments")
+    assert row.endswith("; 3 kept")
+
+
 @pytest.mark.parametrize("form", summary.FORMS)
 def test_the_objective_is_served_by_what_its_dispatcher_says(monkeypatch, form):
     monkeypatch.setattr(summary, "chosen", lambda device: (form, f"for {device}"))

@@ -1,0 +1,86 @@
+"""The presets as a ladder: what each costs, what it is expected to reach, and who says so."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from engine.presets import PRESETS
+from model.encoder import Encoder, EncoderConfig
+
+STATE = 18  # bytes a weight: itself, its gradient and Adam's two moments in float32, and autocast's copy in 16 bits
+VIEWS, PROBED = 2, 4  # PROBED: images of the batch that activations are counted with
+
+# Top-1 of a linear probe on the preset's own data set.
+EXPECTED = {
+    "demo": "56.5 % of shapes, measured (docs/results.md)",
+    "fashion-mnist": "88.0 %, measured (docs/results.md)",
+    "cifar10-large": "91.2 %, the paper's as listed by others",
+    "stl10": "93.8 %, the paper's as listed by others",
+    "imagenet-small": "62.7 %, the author in amdim-public#14",
+    "imagenet-medium": "67 %, README of amdim-public",
+    "imagenet-large": "68.1 %, README of amdim-public",
+}
+UNKNOWN = "no figure known"
+HEADINGS = ("preset", "encoder", "recipe", "batch x epochs", "lr", "weights", "memory: a GPU + an image", "linear probe", "for")
+RULE = (
+    "Rates are for the batch beside them. For another batch N, the square root's rule for Adam, --lr = lr x sqrt(N / batch) "
+    "(arXiv 2205.10287), is where to begin; --batch-size alone leaves the rate as it is."
+)
+MEMORY = (
+    "Memory is computed, not measured: weights, gradients and Adam's moments, and for each image of a GPU's share of the batch "
+    "what two views keep for the backward pass in 16 bits; the objective's is beside it. --checkpoint-activations keeps less."
+)
+
+
+class Cost(NamedTuple):
+    """``weights`` of an encoder; ``state``, bytes for training them; ``an_image``, bytes that an image's two views keep."""
+
+    weights: int
+    state: int
+    an_image: float
+
+
+def cost(config: EncoderConfig) -> Cost:
+    """What training takes in memory, from the shapes alone. An image's bytes are for 16-bit maps, normalised ones included."""
+    kept: list[Tensor] = []
+    with torch.device("meta"):
+        encoder = Encoder(config)
+        with keeping(kept):
+            encoder(torch.empty(PROBED, 3, config.size, config.size))
+    weights = sum(weight.numel() for weight in encoder.parameters())
+    return Cost(weights, STATE * weights, VIEWS / PROBED * maps(encoder, kept) / 2)
+
+
+def keeping(kept: list[Tensor]) -> saved_tensors_hooks:
+    """Within it, what autograd keeps for the backward pass is added to ``kept``."""
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    return saved_tensors_hooks(keep, lambda tensor: tensor)
+
+
+def maps(encoder: nn.Module, kept: list[Tensor]) -> int:
+    """Bytes of the tensors kept for the backward pass, each once, that are no weights."""
+    own = {weight.untyped_storage()._cdata for weight in encoder.parameters()}
+    found = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in kept}
+    return sum(size for storage, size in found.items() if storage not in own)
+
+
+def rows() -> list[tuple[str, ...]]:
+    """A row a preset, under ``HEADINGS``."""
+    found: list[tuple[str, ...]] = []
+    for name, preset in PRESETS.items():
+        net, price = preset.encoder, cost(preset.encoder)
+        sizes = f"{net.size} px w{net.width} R{net.embedding} d{net.depth}"
+        memory = f"{price.state / 2**30:.2f} GiB + {price.an_image / 2**20:.1f} MiB"
+        length = f"{preset.batch} x {preset.epochs:g}"
+        words = EXPECTED.get(name, UNKNOWN)
+        rate, weights = f"{preset.lr:g}", f"{price.weights / 1e6:.1f} M"
+        found.append((name, sizes, preset.recipe, length, rate, weights, memory, words, preset.note))
+    return found

@@ -1,0 +1,41 @@
+"""The ladder of presets: costs against a real pass, and a row for each."""
+
+import pytest
+import torch
+
+from engine import ladder
+from engine.presets import PRESETS
+from model.encoder import Encoder, EncoderConfig
+
+
+def test_weights_and_kept_maps_are_those_of_a_real_pass(monkeypatch):
+    """Plain operations, as on a GPU; on the meta device nothing is computed."""
+    monkeypatch.setattr("model.products.serve", lambda _: False)
+    config = EncoderConfig(32, 8, 32, 2, use_bn=True)
+    encoder, kept = Encoder(config), []
+    with ladder.keeping(kept):
+        encoder(torch.randn(4, 3, 32, 32))
+    found = ladder.cost(config)
+    assert found.weights == sum(weight.numel() for weight in encoder.parameters())
+    assert found.state == 18 * found.weights
+    assert found.an_image == pytest.approx(
+        ladder.maps(encoder, kept) * 2 / 4 / 2, rel=0.01
+    )  # devices differ in what they keep of statistics
+
+
+def test_maps_count_storage_once_and_weights_never():
+    layer = torch.nn.Linear(4, 4)
+    kept = torch.empty(6, 4)
+    assert ladder.maps(layer, [kept, kept.t(), kept[:2], layer.weight]) == 96
+
+
+def test_every_preset_has_a_row_under_every_heading():
+    rows = ladder.rows()
+    assert [row[0] for row in rows] == list(PRESETS)
+    assert {len(row) for row in rows} == {len(ladder.HEADINGS)}
+    assert ladder.EXPECTED.keys() <= PRESETS.keys()
+
+
+def test_depth_and_width_cost():
+    small, large = (ladder.cost(PRESETS[name].encoder) for name in ("imagenet-small", "imagenet-large"))
+    assert all(one < other for one, other in zip(small, large, strict=True))
