@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 from errors import UsageError, UserError
 
 from .decode import Rejected
+from .reading import failures_told
 from .source import Raw, Sample
 
 BLOCK = 512
@@ -100,14 +101,11 @@ def read_span(root: Path, files: Sequence[str], sample: Sample) -> Raw:
 
 
 def read_bytes(path: Path, offset: int, size: int) -> bytes:
-    """Part of a file, which is opened for it, so that none stays open; raises Rejected."""
+    """Part of a file, which is opened for it, so that none stays open; raises Rejected, or UserError for a file that fails."""
     if size > MAX_IMAGE:
         raise Rejected("too large")
-    try:
-        with path.open("rb", buffering=0) as file:
-            data = os.pread(file.fileno(), size, offset)
-    except OSError as error:
-        raise Rejected(f"unreadable: {error.strerror}") from None
+    with failures_told(path), path.open("rb", buffering=0) as file:
+        data = os.pread(file.fileno(), size, offset)
     if len(data) < size:
         raise Rejected("cut short")
     return data

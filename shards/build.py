@@ -94,7 +94,13 @@ def build(
             source = replace(source, read=source.unpack(out / UNPACKED))
         _check_strangers(out)
         plan = Plan(source, out, seed)
-        head = {"recipe": recipe, "tools": tools(), "shards": plan.shards, "src": str(src) if src else None}
+        head = {
+            "recipe": recipe,
+            "tools": tools(),
+            "shards": plan.shards,
+            "src": str(src) if src else None,
+            "overwrite": overwrite,
+        }
         journal = _journal(out, head, again, overwrite)
         check_space(out, plan.expected - _bytes_there(out))
         pool.run(write_shard, _Jobs(plan, journal), workers, show, lambda _, written: _note(journal, written))
@@ -148,12 +154,14 @@ def _check_strangers(out: Path) -> None:
 def _journal(out: Path, head: dict[str, Any], again: str, overwrite: bool) -> Journal:
     """The journal to go on with, an empty one if there is none; raises UsageError if there is one of another build."""
     journal = Journal(out)
-    if overwrite or not journal.head:
+    parts = ("recipe", "tools", "shards")
+    changed = ", ".join(filter(None, (_changes(journal.head[part], head[part]) for part in parts if journal.head)))
+    begun_so = not changed and journal.head.get("overwrite", False)  # this very command was cut off
+    if not journal.head or (overwrite and not begun_so):
         clear(out)
         journal.begin(head)
         return journal
-    parts = ("recipe", "tools", "shards")
-    if changed := ", ".join(filter(None, (_changes(journal.head[part], head[part]) for part in parts))):
+    if changed:
         finish = manifest.how_to_make(out)
         raise UsageError(
             f"{out}: holds an unfinished set of other options or input ({changed}); finish it with `{finish}`, "

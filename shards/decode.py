@@ -11,6 +11,8 @@ from io import BytesIO
 
 from PIL import Image, UnidentifiedImageError
 
+from errors import UserError
+
 from . import jpeg
 
 # Raster formats whose readers run in this process: EPS would start Ghostscript, others know headers only.
@@ -70,6 +72,14 @@ def _png_is_whole(data: bytes) -> bool:
     return False
 
 
+def _room_for_an_image() -> bool:
+    """Whether it is the image that is wrong, and not the machine that is full: Pillow calls absurd sizes a MemoryError."""
+    try:
+        return len(bytearray(4 * MAX_PIXELS)) > 0
+    except MemoryError:
+        return False
+
+
 @contextmanager
 def mishaps_reject() -> Iterator[None]:
     """Turns any error into Rejected: Pillow's readers raise whatever the damage made them raise."""
@@ -81,6 +91,10 @@ def mishaps_reject() -> Iterator[None]:
         raise Rejected("not an image") from None
     except Image.DecompressionBombError:
         raise Rejected("too large") from None
+    except MemoryError:
+        if not _room_for_an_image():
+            raise UserError("out of memory; try again with fewer --workers: what is done is kept") from None
+        raise Rejected("damaged: asks for more memory than an image takes") from None
     except Exception as error:
         text = re.sub(r"<[^>]* at 0x[0-9a-f]+>", "", str(error))  # addresses would make equal builds unequal
         raise Rejected(f"damaged: {' '.join(text.split()) or type(error).__name__}") from None

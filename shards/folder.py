@@ -24,6 +24,7 @@ from .decode import FORMATS, MAX_BYTES, Rejected
 from .listing import Listing
 from .manifest import DEFAULTS
 from .order import permutation
+from .reading import failures_told
 from .source import UNLABELLED, Encoding, Raw, Sample, Source
 
 VAL_NAMES = ("val", "valid", "validation", "test")  # the first that is there is used, the others are ignored
@@ -77,16 +78,14 @@ def read_file(root: Path, sample: Sample) -> Raw:
     """
     if sample.fault:
         raise Rejected(sample.fault)
-    try:
-        with open(root / sample.path, "rb", opener=_open_at_once) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise Rejected("not a regular file")
-            if status.st_size > MAX_BYTES:
-                raise Rejected("too large")
-            data = file.read(MAX_BYTES)
-    except OSError as error:
-        raise Rejected(f"unreadable: {error.strerror}") from None
+    path = root / sample.path
+    with failures_told(path, root), open(path, "rb", opener=_open_at_once) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise Rejected("not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise Rejected("too large")
+        data = file.read(MAX_BYTES)
     if sample.place and sample.place != (len(data),):
         raise Rejected(f"changed: {sample.place[0]} bytes when it was listed, {len(data)} when it was read")
     return Raw(data)
@@ -174,7 +173,7 @@ def _list(
     splits = {"train": Listing(width=1), "val": Listing(width=1)}
     files = hashlib.sha256()
     for path in filter(is_image, _relative(src)):
-        size = _size(src / path)
+        size = size_of(src / path)
         files.update(f"{path}\0{size}\0".encode("utf-8", "surrogateescape"))
         if place := layout.place(path):
             split = place[0] or ("val" if held_out(place[1]) else "train")
@@ -200,7 +199,8 @@ class _Chance:
         return bool(next(self.chosen[name], False))  # more than were counted: added since, to training
 
 
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
+    """The length of a file; 0 if it cannot be asked."""
     try:
         return path.stat().st_size
     except OSError:

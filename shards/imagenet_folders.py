@@ -12,7 +12,7 @@ from pathlib import Path
 from errors import UsageError
 
 from .devkit import DIRECTORY, Labels, read_devkit, read_kaggle
-from .folder import is_image, read_file, walk
+from .folder import is_image, read_file, size_of, walk
 from .listing import Listing
 from .source import Encoding, Source
 from .synsets import WNID, Classes
@@ -45,12 +45,12 @@ def source(src: Path, train: Path, encoding: Encoding) -> Source:
 
 def _nested(src: Path, directory: Path, classes: Classes) -> tuple[Listing, int]:
     """Images below class directories, and how many files are none or lie elsewhere."""
-    listing, ignored = Listing(), 0
+    listing, ignored = Listing(width=1), 0
     for path in _files(src, directory):
         wnid, slash, _ = path.removeprefix(f"{directory.relative_to(src).as_posix()}/").partition("/")
         if slash and WNID.fullmatch(wnid) and is_image(path):
             label, fault = classes.label(wnid)
-            listing.add(path, label, fault=fault)
+            listing.add(path, label, (size_of(src / path),), fault)
         else:
             ignored += 1
     return listing, ignored
@@ -58,15 +58,15 @@ def _nested(src: Path, directory: Path, classes: Classes) -> tuple[Listing, int]
 
 def _flat(src: Path, directory: Path, labels: Labels, classes: Classes) -> tuple[Listing, int]:
     """Images labelled by the stems of their names, and as faults the labels without an image."""
-    listing, missing, ignored = Listing(), dict(labels.val), 0
+    listing, missing, ignored = Listing(width=1), dict(labels.val), 0
     for path in _files(src, directory):
         if is_image(path):
             label, fault = classes.label(missing.pop(Path(path).stem, None))
-            listing.add(path, label, fault=fault)
+            listing.add(path, label, (size_of(src / path),), fault)
         else:
             ignored += 1
     for stem in missing:
-        listing.add(f"{directory.relative_to(src).as_posix()}/{stem}", fault="labelled, but there is no such image")
+        listing.add(f"{directory.relative_to(src).as_posix()}/{stem}", place=(0,), fault="labelled, but there is no such image")
     return listing, ignored
 
 

@@ -7,7 +7,9 @@ images of each file are first copied, one after the other, into a plain file in 
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -28,6 +30,7 @@ from .space import check_space
 
 SPLITS = {"train": "train", "validation": "val", "val": "val"}
 ROWS = 100  # read at a time
+TRAILER, MAX_FOOTER = 8, 2**26  # bytes: the footer's length and a mark; more than any footer that pyarrow would read
 CLASSES = 1000  # where the files do not name them
 
 
@@ -49,7 +52,7 @@ def source(src: Path, files: Mapping[str, Sequence[Path]], encoding: Encoding) -
     classes = _class_names(files["train"][0])
     names = [path.relative_to(src).as_posix() for split in files for path in files[split]]
     splits = {split: _list(src, names, files[split], len(classes)) for split in ("train", "val")}
-    recipe = {"files": " ".join(listing.fingerprint() for listing in splits.values())}
+    recipe = {"files": " ".join([*(listing.fingerprint() for listing in splits.values()), _identity(src, names)])}
     note = f"imagenet: recognised {len(names):,} parquet files; their images are copied into the output directory while it builds"
     return Source("imagenet", classes, splits, unread, encoding, recipe, 0, note, partial(_unpack, src, names))
 
@@ -80,16 +83,37 @@ def _class_names(path: Path) -> tuple[str, ...]:
 
 def _unpack(src: Path, names: Sequence[str], directory: Path) -> Callable[[Sample], Raw]:
     """Copies the images of every file into ``directory``, except those an earlier build has copied."""
-    stems = [f"{number:05d}-{(src / name).stat().st_size}" for number, name in enumerate(names)]
+    stems = [_stem(number, src / name) for number, name in enumerate(names)]
     todo = [(src / name, stem) for name, stem in zip(names, stems, strict=True) if not (directory / f"{stem}.npy").exists()]
     check_space(directory.parent, sum(path.stat().st_size for path, _ in todo))
     directory.mkdir(exist_ok=True)
+    for path in directory.iterdir():
+        if path.stem not in stems:  # of a file that is another now
+            path.unlink()
     for path, stem in todo:
         with atomic(directory / f"{stem}.bin") as file:
             ends = [0, *np.cumsum([file.write(data) for data in _images(path)], dtype=np.int64).tolist()]
         with atomic(directory / f"{stem}.npy") as file:
             np.save(file, np.array(ends, np.int64), allow_pickle=False)
     return partial(_read, directory, stems)
+
+
+def _stem(number: int, path: Path) -> str:
+    """What the copy of a file is called: a file that was changed in any way is copied again."""
+    return f"{number:05d}-{path.stat().st_mtime_ns}-{_identity(path.parent, [path.name])}"
+
+
+def _identity(src: Path, names: Sequence[str]) -> str:
+    """A fingerprint of lengths and footers, which say where and how long everything in the files is, and its statistics."""
+    digest = hashlib.sha256()
+    for name in names:
+        with (src / name).open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - TRAILER))
+            length = int.from_bytes(file.read(4), "little") + TRAILER
+            file.seek(max(0, size - length))
+            digest.update(f"{name}\0{size}\0".encode() + file.read(MAX_FOOTER))
+    return digest.hexdigest()[:16]
 
 
 def _images(path: Path) -> Iterator[bytes]:

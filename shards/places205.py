@@ -15,13 +15,14 @@ from pathlib import Path
 from errors import UsageError
 
 from .archive import members, open_plain, read_span
-from .folder import is_image, read_file, walk
+from .folder import is_image, read_file, size_of, walk
 from .listing import Listing
 from .source import UNLABELLED, Encoding, Source
 
 CLASSES = 205
 TABLES = {"train": "train_places205.csv", "val": "val_places205.csv"}
 TARS = ("imagesPlaces205_resize.tar", "imagesPlaces205_resize.tar.gz")  # with the second, opening says what to type
+FOLDERS = ("a", "images256", "data")  # the top of what unpacking gives
 BELOW = ("", "trainvalsplit_places205")  # where the tables may lie
 ROOT = "images256/"  # the tables' paths start below it
 ROW = re.compile(r"/*(.*\S)[ ,\t]+(\S+)")
@@ -36,9 +37,10 @@ def source(src: Path, encoding: Encoding) -> Source:
         raise UsageError(f"{src}: no such directory; --src is the directory that holds the images and their two tables")
     rows = _rows(src)
     names = _name_classes(rows)
-    archive = next((src / name for name in TARS if (src / name).exists()), None)
+    unpacked = any((src / name).is_dir() for name in FOLDERS)  # it may lie beside the archive it came from
+    archive = None if unpacked else next((src / name for name in TARS if (src / name).exists()), None)
     found = _in_tar(archive) if archive else _in_folder(src)
-    splits, ignored = _join(found, rows, names, width=3 if archive else 0)
+    splits, ignored = _join(found, rows, names, width=3 if archive else 1)
     if all(listing.faulty == len(listing) for listing in splits.values()):
         raise UsageError(f"{archive or src}: no images that the tables name; {TARS[0]}, or the folders a, b, … y go into {src}")
     recipe = {"files": " ".join(listing.fingerprint() for listing in splits.values())}
@@ -86,7 +88,7 @@ def _name_classes(rows: dict[str, Row]) -> tuple[str, ...]:
 
 
 def _in_folder(src: Path) -> Iterator[Found]:
-    return ((Path(path).relative_to(src).as_posix(), (), "") for path in walk(src))
+    return ((Path(path).relative_to(src).as_posix(), (size_of(Path(path)),), "") for path in walk(src))
 
 
 def _in_tar(archive: Path) -> Iterator[Found]:

@@ -177,6 +177,23 @@ def test_other_images_are_another_set(tmp_path):
     assert imagenet.source(tmp_path / "b", KEEP).recipe != first
 
 
+@pytest.mark.parametrize("image", ["train/n01440764", "val"])
+def test_another_image_under_the_same_name_is_another_set(tmp_path, image):
+    first = imagenet.source(archives.imagenet_folders(tmp_path, nested=True), KEEP).recipe
+    path = next((tmp_path / image).rglob("*.JPEG"))
+    path.write_bytes(path.read_bytes() + b"more")
+    assert imagenet.source(tmp_path, KEEP).recipe != first
+
+
+def test_an_image_that_changes_after_it_was_listed_is_rejected(tmp_path, quietly):
+    source = imagenet.source(archives.imagenet_folders(tmp_path / "src", nested=True), KEEP)
+    path = next((tmp_path / "src/train").rglob("*.JPEG"))
+    path.write_bytes(path.read_bytes() + b"more")
+    quietly(source, tmp_path / "out", max_rejected=1.0)
+    (reason,) = rejected(tmp_path / "out").values()
+    assert reason.startswith("changed: ")
+
+
 def test_numbers_of_the_kit_are_not_labels():
     assert [IDS[wnid] - 1 for wnid in WNIDS] != [0, 1, 2], "the miniature must tell the two apart"
 
@@ -230,3 +247,19 @@ def test_copied_parquet_images_are_used_again(tmp_path):
     read = source.unpack(tmp_path / "out/.unpacked")
     assert {path: path.stat().st_mtime_ns for path in copies} == copies
     assert read(source.splits["train"][1]).image in imagenet_train()["n01440764"].values()
+
+
+def test_a_parquet_file_that_was_replaced_is_another_set_and_copied_again(tmp_path):
+    src = archives.imagenet_parquet(tmp_path / "src")
+    first = imagenet.source(src, KEEP)
+    (tmp_path / "out").mkdir()
+    first.unpack(tmp_path / "out/.unpacked")
+    copies = {path.name for path in (tmp_path / "out/.unpacked").iterdir()}
+    path = sorted((src / "data").glob("train-*.parquet"))[0]
+    write_parquet(path, [(jpeg(50 + i), 0, "other") for i in range(6)])
+    second = imagenet.source(src, KEEP)
+    assert second.recipe != first.recipe
+    second.unpack(tmp_path / "out/.unpacked")
+    now = {path.name for path in (tmp_path / "out/.unpacked").iterdir()}
+    assert len(now) == len(copies)
+    assert len(now - copies) == 2, "the copy of the file that was replaced, and where its images end"

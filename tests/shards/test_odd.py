@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from errors import UserError
 from shards import build, folder, jpeg, manifest, verify
 from shards.dali import Decoder
 from shards.decode import Rejected, decode, open_image
@@ -247,3 +248,15 @@ def test_a_directory_one_may_not_read_stops_the_build(home, cli):
     (home / "src/b").chmod(0o755)
     assert outcome.code == 1
     assert outcome.err == f"shards: {home / 'src/b'}: Permission denied\n"
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_memory_that_runs_out_is_the_images_fault_only_if_there_is_some(monkeypatch, room):
+    def fail(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("shards.decode.Image.open", fail)
+    monkeypatch.setattr("shards.decode._room_for_an_image", lambda: room)
+    error, words = (Rejected, "damaged: asks for more memory") if room else (UserError, "fewer --workers")
+    with pytest.raises(error, match=words):
+        decode(b"anything")

@@ -134,3 +134,17 @@ def test_the_archive_as_downloaded_says_to_unzip_it(tmp_path):
     path.write_bytes(gzip.compress(tar_bytes({"a": b""})))
     with pytest.raises(UsageError, match=f"`gunzip {path}` first"):
         places205.source(tmp_path / "src", KEEP)
+
+
+def test_a_folder_beside_the_archive_it_came_from_is_read(tmp_path):
+    src = as_folder(tmp_path / "src")
+    (src / "imagesPlaces205_resize.tar.gz").write_bytes(gzip.compress(tar_bytes({"a": b""})))
+    source = places205.source(src, KEEP)
+    assert f"images in {src}," in source.note
+
+
+def test_another_image_under_the_same_name_is_another_set(tmp_path):
+    first = places205.source(as_folder(tmp_path), KEEP).recipe
+    path = next(tmp_path.rglob("*.jpg"))
+    path.write_bytes(path.read_bytes() + b"more")
+    assert places205.source(tmp_path, KEEP).recipe != first

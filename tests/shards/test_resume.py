@@ -1,5 +1,6 @@
 """A build that was cut off, however it was, is finished by the same command and ends in the same bytes as one that was not."""
 
+import errno
 import json
 import os
 import random
@@ -20,6 +21,7 @@ from PIL import Image
 from errors import UsageError, UserError
 from shards import folder, manifest
 from shards.decode import Rejected
+from shards.journal import Journal
 from shards.pool import Team
 from shards.source import Encoding, Raw, Sample, Source
 
@@ -132,6 +134,42 @@ def test_other_options_or_input_are_refused_with_both_ways_out(photos, tmp_path,
     with pytest.raises(UsageError, match=f"unfinished; make it with `make shards DATA=folder SRC={src} OUT={out}"):
         manifest.load(out)
     assert quietly(source_of(src), out, overwrite=True).fresh
+
+
+def test_a_build_that_replaces_a_set_goes_on_with_the_same_command(photos, undisturbed, tmp_path, quietly):
+    quietly(source_of(photos, size=24), tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        quietly(source_of(photos), tmp_path, show=partial(stop_at, 500), overwrite=True)
+    done = Journal(tmp_path).done
+    assert done
+    written = {name: (tmp_path / f"{name}.tar").stat().st_mtime_ns for name in done}
+    assert quietly(source_of(photos), tmp_path, overwrite=True).fresh
+    assert contents(tmp_path) == undisturbed
+    assert {name: (tmp_path / f"{name}.tar").stat().st_mtime_ns for name in done} == written
+    assert quietly(source_of(photos), tmp_path, overwrite=True).fresh, "a finished set is built anew"
+    assert (tmp_path / f"{min(done)}.tar").stat().st_mtime_ns != written[min(done)]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EMFILE])
+def test_a_disk_that_fails_for_a_while_costs_no_image(photos, undisturbed, tmp_path, quietly, monkeypatch, number):
+    def fail(path, flags):
+        raise OSError(number, os.strerror(number), path)
+
+    with monkeypatch.context() as failing:
+        failing.setattr("shards.folder._open_at_once", fail)
+        with pytest.raises(UserError, match=r"cannot be read .*type the same again"):
+            quietly(source_of(photos), tmp_path)
+    quietly(source_of(photos), tmp_path)
+    assert contents(tmp_path) == undisturbed
+
+
+def test_a_source_that_is_gone_is_no_reason_to_reject_its_images(photos, tmp_path, quietly):
+    src = shutil.copytree(photos, tmp_path / "src")
+    source = source_of(src)
+    shutil.rmtree(src)
+    src.mkdir()
+    with pytest.raises(UserError, match="cannot be read"):
+        quietly(source, tmp_path / "out")
 
 
 def one_bad(sample: Sample) -> Raw:
