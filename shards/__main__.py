@@ -23,6 +23,14 @@ from .pool import Team
 from .preview import contact_sheet
 from .registry import Options
 
+
+def _given(text: str) -> Path:
+    """An empty name would be the current directory."""
+    if not text.strip():
+        raise typer.BadParameter("is empty; give the directory that holds the images")
+    return Path(text)
+
+
 app = typer.Typer(help="Image collections to WebDataset shards.", add_completion=False, pretty_exceptions_enable=False)
 console = Console()
 SetDirectory = Annotated[Path, typer.Argument(help="Directory of a shard set, such as data/shapes.")]
@@ -32,7 +40,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 @app.command()
 def build(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(registry.SOURCES)}.")],
-    src: Annotated[Path | None, typer.Option(help="Where the images are.")] = None,
+    src: Annotated[Path | None, typer.Option(parser=_given, help="Where the images are.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where the set goes; default data/NAME.")] = None,
     size: Annotated[int | None, typer.Option(min=0, help="Shrink shorter sides to this; 0 never. Default 256.")] = None,
     quality: Annotated[int | None, typer.Option(min=1, max=100, help="Of JPEGs that are encoded anew. Default 90.")] = None,
@@ -105,7 +113,9 @@ def preview(
 ) -> None:
     """Draw a contact sheet: some images of each class."""
     out = out or directory / "preview.png"
-    with atomic(out) as file:
+    if out.suffix.lower() != ".png":
+        raise UsageError(f"--out {out}: the picture is a PNG; give a name that ends in .png")
+    with builder.full_disk(out), atomic(out) as file:
         contact_sheet(directory, manifest.load(directory)).save(file, "PNG")
     report.say(console, f"{out}: drawn")
 

@@ -63,14 +63,14 @@ def adopt(
     start = time.perf_counter()
     jobs = [_Job(split, tar) for split, tars in webdataset.splits(src).items() for tar in tars]
     recipe = {"source": "webdataset", IN_PLACE: True, "files": _fingerprint(jobs)}
-    with locked(src, build.BUSY):
+    with locked(src, build.BUSY), build.full_disk(src):
         if found := _finished(src, recipe, overwrite):
             return Built(found, Counter(), 0.0, fresh=False), ""
         adopted: dict[int, _Adopted] = {}
         pool.run(_adopt, jobs, workers, show, adopted.__setitem__)
         done = [adopted[number] for number in range(len(jobs))]
         reasons = build.save_rejections(src, (rejection for each in done for rejection in each.rejections))
-        build.check_rejections(src, reasons.total(), reasons.total() + sum(len(each.labels) for each in done), max_rejected)
+        build.check_rejections(src, reasons, reasons.total() + sum(len(each.labels) for each in done), max_rejected)
         result = _manifest(src, recipe, done, reasons.total())
         manifest.save(result, src)
     return Built(result, reasons, time.perf_counter() - start, fresh=True), _warning(src, done)

@@ -37,6 +37,7 @@ UNPACKED = ".unpacked"  # what archives hold, while the set is built
 PARTS = re.compile(
     r"\.?((train|val|unlabeled)-\d{5,}\.(tar|idx|npy)|dataset\.json|rejected\.jsonl|\.?unfinished\.jsonl)(\.[0-9a-f]{8})?(\.tmp)?"
 )
+TOLD = 4  # reasons in a line
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -85,7 +86,7 @@ def build(
     recipe = _recipe(source, seed)
     again = manifest.command(source.name, out, recipe, str(src) if src else None, overwrite=True)
     out = out.resolve()  # workers may be elsewhere
-    with locked(out, BUSY), _full_disk(out):
+    with locked(out, BUSY), full_disk(out):
         if manifest.is_in_place(out):
             raise UsageError(f"{out}: holds tars that are not this program's, with an index; choose another --out")
         if not overwrite and (found := _finished(out, recipe, again)):
@@ -105,7 +106,7 @@ def build(
         check_space(out, plan.expected - _bytes_there(out))
         pool.run(write_shard, _Jobs(plan, journal), workers, show, lambda _, written: _note(journal, written))
         reasons = save_rejections(out, (rejection for written in journal.all() for rejection in written.rejections))
-        check_rejections(out, reasons.total(), plan.samples, max_rejected)
+        check_rejections(out, reasons, plan.samples, max_rejected)
         result = _manifest(source, recipe, journal, reasons.total())
         manifest.save(result, out)
         journal.remove()
@@ -183,7 +184,8 @@ def _note(journal: Journal, written: Written) -> None:
 
 
 @contextmanager
-def _full_disk(out: Path) -> Iterator[None]:
+def full_disk(out: Path) -> Iterator[None]:
+    """Writing below ``out``; raises UserError when there is no room for it."""
     try:
         yield
     except OSError as error:
@@ -206,12 +208,14 @@ def save_rejections(out: Path, rejections: Iterable[Rejection]) -> Counter[str]:
     return reasons
 
 
-def check_rejections(out: Path, rejected: int, listed: int, limit: float) -> None:
-    """Raises UserError when more than the fraction ``limit`` of the samples listed were rejected."""
+def check_rejections(out: Path, reasons: Counter[str], listed: int, limit: float) -> None:
+    """Raises UserError, with the reasons, when more than the fraction ``limit`` of the samples listed were rejected."""
+    rejected = reasons.total()
     if rejected > limit * listed:
+        told = [f"{count:,}: {reason}" for reason, count in reasons.most_common(TOLD)] + ["…"] * (len(reasons) > TOLD)
         raise UserError(
-            f"{out}: {rejected:,} of {listed:,} images are bad, more than --max-rejected {limit:g} allows, so the set is left "
-            f"unfinished; {out / REJECTED} names them"
+            f"{out}: {rejected:,} of {listed:,} images are bad ({'; '.join(told)}), more than --max-rejected {limit:g} allows, "
+            f"so the set is left unfinished; {out / REJECTED} names them"
         )
 
 

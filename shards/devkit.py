@@ -19,6 +19,7 @@ from .archive import small_files
 
 LIMIT = 64 * 2**20  # bytes; the real kit unpacks to some 10 MB
 DIRECTORY = "ILSVRC2012_devkit_t12"
+KITS = (f"{DIRECTORY}.tar.gz", DIRECTORY)  # as published and unpacked; both will do
 META, TRUTH = f"{DIRECTORY}/data/meta.mat", f"{DIRECTORY}/data/ILSVRC2012_validation_ground_truth.txt"
 MAT_HEADER, MAT_TAG, COMPRESSED = 128, 8, 15  # bytes, bytes, type code of a compressed element
 

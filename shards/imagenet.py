@@ -18,9 +18,11 @@ def source(src: Path, encoding: Encoding) -> Source:
     """The set in whichever form ``src`` has it; raises UsageError when it has none, or one without its labels."""
     if not src.is_dir():
         raise UsageError(f"{src}: no such directory; --src is the directory that holds ImageNet")
-    if (src / imagenet_archives.TRAIN).exists():
+    train = imagenet_folders.find(src)
+    whole = all((src / name).exists() for name in imagenet_archives.FILES)
+    if whole or ((src / imagenet_archives.TRAIN).exists() and not train):  # without a part it names what is missing
         return imagenet_archives.source(src, encoding)
-    if train := imagenet_folders.find(src):
+    if train:
         return imagenet_folders.source(src, train, encoding)
     if files := imagenet_parquet.find(src):
         return imagenet_parquet.source(src, files, encoding)

@@ -12,23 +12,25 @@ from typing import BinaryIO
 from errors import UsageError, UserError
 
 from .archive import Member, members, open_plain, read_span
-from .devkit import Labels, read_devkit
+from .devkit import KITS, Labels, read_devkit
 from .folder import is_image
 from .listing import Listing
 from .source import Encoding, Source
 from .synsets import WNID, Classes
 
-TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
+TRAIN, VAL = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 FILES = (TRAIN, VAL)
 ELSEWHERE = "image-net.org has it for those who register"
 
 
 def source(src: Path, encoding: Encoding) -> Source:
     """The three archives in ``src``; raises UsageError when one is missing, UserError when one is damaged."""
-    for name in (VAL, DEVKIT):
-        if not (src / name).exists():
-            raise UsageError(f"{src / name}: missing beside {TRAIN}; {ELSEWHERE}")
-    labels = read_devkit(src / DEVKIT)
+    if not (src / VAL).exists():
+        raise UsageError(f"{src / VAL}: missing beside {TRAIN}; {ELSEWHERE}")
+    kit = next((src / name for name in KITS if (src / name).exists()), None)
+    if kit is None:
+        raise UsageError(f"{src / KITS[0]}: missing beside {TRAIN}; {ELSEWHERE}")
+    labels = read_devkit(kit)
     with open_plain(src / TRAIN) as file:
         inner = _inner(file, src / TRAIN)
         classes = Classes(inner, labels.names)

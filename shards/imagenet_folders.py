@@ -11,14 +11,13 @@ from pathlib import Path
 
 from errors import UsageError
 
-from .devkit import DIRECTORY, Labels, read_devkit, read_kaggle
+from .devkit import KITS, Labels, read_devkit, read_kaggle
 from .folder import is_image, read_file, size_of, walk
 from .listing import Listing
 from .source import Encoding, Source
 from .synsets import WNID, Classes
 
 PARENTS = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")
-KITS = ("ILSVRC2012_devkit_t12.tar.gz", DIRECTORY)
 SOLUTION, MAPPING = "LOC_val_solution.csv", "LOC_synset_mapping.txt"
 
 

@@ -11,13 +11,15 @@ from PIL import ImageFont
 def letter(name: str, number: int, size: int, width: int) -> tuple[str, ImageFont.FreeTypeFont]:
     """What to write for a class and the font to write it in, ``size`` pixels high and at most ``width`` wide.
 
-    Where no font of this machine has all the letters of the name, that is its number.
+    What is longer loses its middle. Where no font of this machine has all the letters of the name, that is its number.
     """
     found = next((path for path in _fonts() if _letters(path).issuperset(map(ord, name))), None)
     text, font = (name if found else f"class {number}"), ImageFont.truetype(found or _fonts()[0], size)
-    while font.getlength(text) > width:
-        text = f"{text.rstrip('…')[:-1]}…"
-    return text, font
+    shown, kept = text, len(text)
+    while font.getlength(shown) > width and kept:
+        kept -= 1
+        shown = f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
+    return shown, font
 
 
 @cache

@@ -27,11 +27,11 @@ class Array:
 
     def __setstate__(self, state: Any) -> None:
         _, shape, kind, by_column, data = state
-        if not isinstance(kind, Kind) or kind.name not in ("u1", b"u1") or not isinstance(data, bytes) or by_column:
+        if not isinstance(kind, Kind) or kind.name not in ("u1", b"u1") or not isinstance(data, bytes):
             raise pickle.UnpicklingError("an array of something else than bytes")
         if math.prod(shape) != len(data):
             raise pickle.UnpicklingError("an array of another size than its data")
-        self.values = np.frombuffer(data, np.uint8).reshape(shape)
+        self.values = np.frombuffer(data, np.uint8).reshape(shape, order="F" if by_column else "C")
 
 
 class Kind:

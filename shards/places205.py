@@ -98,14 +98,17 @@ def _in_tar(archive: Path) -> Iterator[Found]:
 
 
 def _join(found: Iterator[Found], rows: dict[str, Row], names: Sequence[str], width: int) -> tuple[dict[str, Listing], int]:
-    """Images with their rows, which are used up; as faults, images without a row and rows without an image."""
+    """Images with their rows, which are used up; as faults, rows without an image; an image without a row is of no split."""
     listings, ignored = {split: Listing(width) for split in TABLES}, 0
     for path, place, fault in found:
         if not fault and not is_image(path):
             ignored += 1
             continue
         key = path.rpartition(ROOT)[2]
-        split, label, wrong = rows.pop(key, ("train", UNLABELLED, "no row in the tables"))
+        if key not in rows and not fault:  # the archive holds the images to test on too, whose classes are not published
+            ignored += 1
+            continue
+        split, label, wrong = rows.pop(key, ("train", UNLABELLED, ""))
         if not wrong and names[label] != _scene(key):
             label, wrong = UNLABELLED, f"its row says class {label}, {names[label]}, and its folder {_scene(key)}"
         listings[split].add(path, label, place, fault or wrong)

@@ -15,7 +15,7 @@ from typing import BinaryIO
 from errors import UsageError, UserError
 
 from . import index
-from .archive import read_span
+from .archive import open_plain, read_span
 from .decode import Rejected
 from .folder import VAL_NAMES
 from .index import Entry
@@ -23,6 +23,7 @@ from .listing import Listing
 from .source import UNLABELLED, Encoding, Source
 
 NAMES = "classes.txt"
+MAX_CLASSES = 2**20  # each gets a name, and a probe a row
 UNLABELED = ("unlabeled", "unlabelled")
 
 
@@ -41,8 +42,20 @@ def splits(src: Path) -> dict[str, list[Path]]:
         elif val_name in words:
             found["val"].append(path)
     if not found["train"]:
-        raise UsageError(f"{src}: no tars to train on here; --src holds files such as train-00000.tar and val-00000.tar")
+        raise UsageError(
+            f"{src}: no tars to train on here{_elsewhere(src)}; --src holds files such as train-00000.tar and val-00000.tar"
+        )
+    for _, path in tars:
+        open_plain(path).close()
     return {split: paths for split, paths in found.items() if paths}
+
+
+def _elsewhere(src: Path) -> str:
+    """What was seen instead of tars."""
+    if packed := next((path for pattern in ("*.tar.*", "*.tgz") for path in sorted(src.glob(pattern))), None):
+        return f", and {packed.name} is compressed: unpack it to a plain tar"
+    below = next(iter(sorted(src.glob("*/*.tar"))), None)
+    return f", but in {below.parent}" if below else ""
 
 
 def class_names(src: Path, highest: int) -> tuple[str, ...]:
@@ -70,8 +83,8 @@ def labelled_image(file: BinaryIO, entry: Entry) -> tuple[index.Member, int]:
         raise Rejected(str(error)) from None
     except ValueError as error:
         raise Rejected(f"its label is no number: {error}") from None
-    if not UNLABELLED <= label < 2**31:
-        raise Rejected(f"its label is {label}")
+    if not UNLABELLED <= label < MAX_CLASSES:
+        raise Rejected(f"its label is out of range: {label}")
     return image, label
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from rich.console import Console
 
 from shards import manifest, registry, report, shapes
+from shards.preview import _by_class
 
 
 @pytest.fixture
@@ -138,3 +139,42 @@ def test_every_source_is_reachable_by_name():
         *("shapes", "fashion-mnist", "folder", "imagenet", "places205", "cifar10", "cifar100", "stl10", "webdataset"),
     }
     assert registry.source("shapes", registry.Options(seed=5)).classes == shapes.CLASSES
+
+
+def test_a_preview_gathers_classes_from_all_shards(cli, tmp_path):
+    """Twenty classes of four images in several shards."""
+    for number in range(80):
+        path = tmp_path / f"src/class-{number % 20:02d}/{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((16, 16), 30 + number).save(path)
+    out = tmp_path / "set"
+    tars = []
+    for part in ("a", "b"):  # two sets of the same classes stand for two shards
+        assert cli("build", "folder", "--src", tmp_path / "src", "--out", out / part, "--val", 0, "--workers", 1).code == 0
+        tars.append(out / part / "train-00000.tar")
+    rows = _by_class(tars, manifest.load(out / "a").classes)
+    assert [len(spots) for _, spots in rows] == [8] * 20
+    assert {tar for _, spots in rows for tar, _, _ in spots} == set(tars)
+
+
+def test_a_preview_is_a_png_and_names_where_it_cannot_go(cli, photos, tmp_path):
+    out = tmp_path / "set"
+    assert cli("build", "folder", "--src", photos, "--out", out, "--workers", 1).code == 0
+    wrong = cli("preview", out, "--out", tmp_path / "sheet.jpg")
+    assert (wrong.code, "ends in .png" in wrong.err) == (2, True)
+    nowhere = cli("preview", out, "--out", tmp_path / "none/sheet.png")
+    assert (nowhere.code, nowhere.err.strip()) == (1, f"shards: {tmp_path / 'none/sheet.png'}: No such file or directory")
+
+
+def test_an_empty_src_is_not_the_current_directory(cli, tmp_path):
+    outcome = cli("build", "folder", "--src", "", "--out", tmp_path / "set")
+    assert (outcome.code, "is empty; give the directory" in outcome.err) == (2, True)
+    assert not (tmp_path / "set").exists()
+
+
+def test_too_many_bad_images_are_told_with_their_reasons(cli, photos, tmp_path):
+    (photos / "cat/a.jpg").touch()
+    (photos / "cat/b.jpg").write_bytes(b"<html>")
+    outcome = cli("build", "folder", "--src", photos, "--out", tmp_path / "set", "--max-rejected", 0, "--val", 0)
+    assert outcome.code == 1
+    assert "are bad (1: zero bytes; 1: not an image)" in outcome.err or "are bad (1: not an image; 1: zero bytes)" in outcome.err

@@ -5,6 +5,7 @@ import gzip
 import io
 import re
 import sys
+import tarfile
 
 import pytest
 
@@ -263,3 +264,18 @@ def test_a_parquet_file_that_was_replaced_is_another_set_and_copied_again(tmp_pa
     now = {path.name for path in (tmp_path / "out/.unpacked").iterdir()}
     assert len(now) == len(copies)
     assert len(now - copies) == 2, "the copy of the file that was replaced, and where its images end"
+
+
+def test_folders_count_where_an_archive_is_gone(tmp_path):
+    archives.imagenet_folders(archives.imagenet_archives(tmp_path), nested=True)
+    assert "the official archives" in imagenet.source(tmp_path, KEEP).note
+    (tmp_path / VAL).unlink()
+    assert "class folders" in imagenet.source(tmp_path, KEEP).note
+
+
+def test_an_unpacked_kit_will_do_beside_the_archives(tmp_path):
+    whole = imagenet.source(archives.imagenet_archives(tmp_path), KEEP)
+    with tarfile.open(tmp_path / DEVKIT) as kit:
+        kit.extractall(tmp_path, filter="data")
+    (tmp_path / DEVKIT).unlink()
+    assert imagenet.source(tmp_path, KEEP).recipe == whole.recipe

@@ -1,5 +1,6 @@
 """Tars that exist already: indexed without a byte changed, or written anew; what cannot be used is told, and the rest trains."""
 
+import gzip
 import io
 import json
 import tarfile
@@ -132,9 +133,10 @@ ODD = {
     "../../out.jpg": (jpeg(2), "a path that leads out"),
     "alone.txt": (b"no image", "no image among its members"),
     "word.jpg": (jpeg(3), "its label is no number"),
-    "minus.jpg": (jpeg(3), "its label is -7"),
+    "minus.jpg": (jpeg(3), "its label is out of range: -7"),
+    "huge.jpg": (jpeg(3), "its label is out of range: 2000000000"),
 }
-EXTRA = {"word.cls": b"cat", "minus.json": b'{"label": -7}'}
+EXTRA = {"word.cls": b"cat", "minus.json": b'{"label": -7}', "huge.cls": b"2000000000"}
 
 
 @pytest.mark.parametrize("rewrite", [False, True])
@@ -269,3 +271,17 @@ def test_changed_tars_are_not_taken_for_the_indexed_ones(tars, cli):
     assert "have changed since they were indexed" in outcome.err
     assert cli("build", "webdataset", "--src", tars, "--workers", 1, "--overwrite").code == 0
     assert manifest.load(tars).splits["train"].samples == 24
+
+
+def test_tars_that_are_compressed_or_elsewhere_are_named(cli, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/train-00000.tar.gz").touch()
+    outcome = cli("build", "webdataset", "--src", tmp_path / "a")
+    assert (outcome.code, "train-00000.tar.gz is compressed" in outcome.err) == (2, True)
+    (tmp_path / "b/below").mkdir(parents=True)
+    (tmp_path / "b/below/train-00000.tar").touch()
+    outcome = cli("build", "webdataset", "--src", tmp_path / "b")
+    assert (outcome.code, f"but in {tmp_path / 'b/below'}" in outcome.err) == (2, True)
+    (tmp_path / "a/train-00000.tar").write_bytes(gzip.compress(b"x"))
+    outcome = cli("build", "webdataset", "--src", tmp_path / "a")
+    assert (outcome.code, "gunzip" in outcome.err) == (2, True)
