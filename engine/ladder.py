@@ -14,14 +14,14 @@ from model.encoder import Encoder, EncoderConfig
 STATE = 18  # bytes a weight: itself, its gradient and Adam's two moments in float32, and autocast's copy in 16 bits
 VIEWS, PROBED = 2, 4  # PROBED: images of the batch that activations are counted with
 
-# Top-1 of a linear probe on the preset's own data set.
+# Top-1 of a linear probe on the preset's own data set, and who says so.
 EXPECTED = {
     "demo": "56.5 % of shapes, measured (docs/results.md)",
     "fashion-mnist": "88.0 %, measured (docs/results.md)",
-    "cifar10-large": "91.2 %, the paper's as listed by others",
-    "stl10": "93.8 %, the paper's as listed by others",
+    "cifar10-large": "91.2 %, the paper's, listed by wizwand.com (probe not named)",
+    "stl10": "93.8 %, the paper's, listed by sotaverified.org (probe not named)",
     "imagenet-small": "62.7 %, the author in amdim-public#14",
-    "imagenet-medium": "67 %, README of amdim-public",
+    "imagenet-medium": "67 % or more, README of amdim-public",
     "imagenet-large": "68.1 %, README of amdim-public",
 }
 UNKNOWN = "no figure known"
@@ -31,8 +31,9 @@ RULE = (
     "(arXiv 2205.10287), is where to begin; --batch-size alone leaves the rate as it is."
 )
 MEMORY = (
-    "Memory is computed, not measured: weights, gradients and Adam's moments, and for each image of a GPU's share of the batch "
-    "what two views keep for the backward pass in 16 bits; the objective's is beside it. --checkpoint-activations keeps less."
+    "Memory is computed, not measured: the encoder's weights with gradients and Adam's moments, and for each image of a GPU's "
+    "share of the batch the maps of two views, in 16 bits. Scores, probes and the libraries' own workspace come on top. "
+    "--checkpoint-activations keeps fewer maps."
 )
 
 
@@ -45,7 +46,7 @@ class Cost(NamedTuple):
 
 
 def cost(config: EncoderConfig) -> Cost:
-    """What training takes in memory, from the shapes alone. An image's bytes are for 16-bit maps, normalised ones included."""
+    """What training takes in memory, from the shapes alone: maps are counted in float32, and halved for 16 bits."""
     kept: list[Tensor] = []
     with torch.device("meta"):
         encoder = Encoder(config)

@@ -156,9 +156,9 @@ def _journal(out: Path, head: dict[str, Any], again: str, overwrite: bool) -> Jo
     """The journal to go on with, an empty one if there is none; raises UsageError if there is one of another build."""
     journal = Journal(out)
     parts = ("recipe", "tools", "shards")
-    changed = ", ".join(filter(None, (_changes(journal.head[part], head[part]) for part in parts if journal.head)))
-    begun_so = not changed and journal.head.get("overwrite", False)  # this very command was cut off
-    if not journal.head or (overwrite and not begun_so):
+    changed = ", ".join(filter(None, (_changes(journal.head.get(part, {}), head[part]) for part in parts)))
+    replacing = not changed and journal.head.get("overwrite", False)  # an earlier set is gone already, and this one goes on
+    if not journal.head or (overwrite and not replacing):
         clear(out)
         journal.begin(head)
         return journal

@@ -30,7 +30,7 @@ from .space import check_space
 
 SPLITS = {"train": "train", "validation": "val", "val": "val"}
 ROWS = 100  # read at a time
-TRAILER, MAX_FOOTER = 8, 2**26  # bytes: the footer's length and a mark; more than any footer that pyarrow would read
+TRAILER, MAX_FOOTER = 8, 2**26  # bytes: the footer's length and a mark, which follow it; what is read of a footer at most
 CLASSES = 1000  # where the files do not name them
 
 
@@ -85,11 +85,11 @@ def _unpack(src: Path, names: Sequence[str], directory: Path) -> Callable[[Sampl
     """Copies the images of every file into ``directory``, except those an earlier build has copied."""
     stems = [_stem(number, src / name) for number, name in enumerate(names)]
     todo = [(src / name, stem) for name, stem in zip(names, stems, strict=True) if not (directory / f"{stem}.npy").exists()]
-    check_space(directory.parent, sum(path.stat().st_size for path, _ in todo))
     directory.mkdir(exist_ok=True)
     for path in directory.iterdir():
         if path.stem not in stems:  # of a file that is another now
             path.unlink()
+    check_space(directory.parent, sum(path.stat().st_size for path, _ in todo))
     for path, stem in todo:
         with atomic(directory / f"{stem}.bin") as file:
             ends = [0, *np.cumsum([file.write(data) for data in _images(path)], dtype=np.int64).tolist()]
@@ -104,7 +104,7 @@ def _stem(number: int, path: Path) -> str:
 
 
 def _identity(src: Path, names: Sequence[str]) -> str:
-    """A fingerprint of lengths and footers, which say where and how long everything in the files is, and its statistics."""
+    """A fingerprint of lengths and footers, which say where and how long everything in the files is."""
     digest = hashlib.sha256()
     for name in names:
         with (src / name).open("rb") as file:

@@ -22,7 +22,7 @@ from .source import UNLABELLED, Encoding, Source
 CLASSES = 205
 TABLES = {"train": "train_places205.csv", "val": "val_places205.csv"}
 TARS = ("imagesPlaces205_resize.tar", "imagesPlaces205_resize.tar.gz")  # with the second, opening says what to type
-FOLDERS = ("a", "images256", "data")  # the top of what unpacking gives
+FOLDERS = ("a", "images256", "data/vision/torralba/deeplearning/images256")  # where an unpacked archive has its images
 BELOW = ("", "trainvalsplit_places205")  # where the tables may lie
 ROOT = "images256/"  # the tables' paths start below it
 ROW = re.compile(r"/*(.*\S)[ ,\t]+(\S+)")

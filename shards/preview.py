@@ -19,7 +19,6 @@ ROWS, COLUMNS = 20, 10  # of more than ROWS classes, evenly spaced ones are show
 THUMBNAIL, GAP, NAME_WIDTH, FONT_SIZE = 96, 4, 140, 14  # pixels
 PAPER, INK = "white", "black"
 
-
 Spot = tuple[Path, int, int]  # a tar, and the offset and length of an image in it
 Row = tuple[int | None, list[Spot]]  # the class, if there is one
 
@@ -57,7 +56,8 @@ def _by_class(tars: Sequence[Path], classes: Sequence[str]) -> list[Row]:
 
 
 def _in_order(tars: Sequence[Path]) -> list[Row]:
-    spots = [spot for tar in tars[:1] for spot in _spots(tar, index.load_index(tar.with_suffix(".npy"))[: ROWS * COLUMNS])]
+    first = tars[0]
+    spots = _spots(first, index.load_index(first.with_suffix(".npy"))[: ROWS * COLUMNS])
     return [(None, spots[start : start + COLUMNS]) for start in range(0, len(spots), COLUMNS)]
 
 

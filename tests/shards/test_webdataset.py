@@ -1,5 +1,6 @@
 """Tars that exist already: indexed without a byte changed, or written anew; what cannot be used is told, and the rest trains."""
 
+import errno
 import gzip
 import io
 import json
@@ -285,3 +286,15 @@ def test_tars_that_are_compressed_or_elsewhere_are_named(cli, tmp_path):
     (tmp_path / "a/train-00000.tar").write_bytes(gzip.compress(b"x"))
     outcome = cli("build", "webdataset", "--src", tmp_path / "a")
     assert (outcome.code, "gunzip" in outcome.err) == (2, True)
+
+
+def test_a_full_disk_while_indexing_is_one_line_and_leaves_no_manifest(tars, cli, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr("shards.build.save_rejections", fail)
+        outcome = cli("build", "webdataset", "--src", tars, "--workers", 1)
+    assert (outcome.code, "the disk is full" in outcome.err) == (1, True)
+    assert not (tars / manifest.FILE).exists()
+    assert cli("build", "webdataset", "--src", tars, "--workers", 1).code == 0
