@@ -11,7 +11,8 @@ from PIL import Image, ImageEnhance
 
 from pipeline import exact, jitter
 from pipeline.backends import Job, make_views
-from pipeline.draws import draw_views, mirrored, plain
+from pipeline.draws import draw_views, mirrored, plain, sliced
+from pipeline.pixels import Painter, there_and_back
 from pipeline.recipes import CIFAR32, RECIPES, STL64
 
 S = 48
@@ -160,6 +161,30 @@ def test_back_ends_make_the_same_views(name):
         difference = np.abs(a - b)
         assert np.quantile(difference, 0.999) <= 3 * 1.4**3
         assert difference.mean() <= 0.4
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 32])
+def test_reflection_is_numpys(count):
+    for first in range(-9, 10):
+        expected = np.pad(np.arange(count), 9, "reflect")[9 + first : 9 + first + count]
+        assert there_and_back(first, count).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("color", ["exact", "fused"])
+def test_views_are_the_same_bits_for_any_threads_and_company(color):
+    """An image's view depends on no other image of the batch, nor on what was painted before it in the same memory."""
+    recipe = replace(PLAIN, color=color)
+    images = [natural(n, (90 - n, 70 + n)) for n in range(9)]
+    sizes = np.array([[image.shape[1], image.shape[0]] for image in images])
+    draws = list(draw_views(recipe, sizes, 1, 0, 0))
+    whole = Painter(recipe, 1).views(images, draws)
+    for threads in (2, 3, 16):
+        assert all(torch.equal(a, b) for a, b in zip(whole, Painter(recipe, threads).views(images, draws), strict=True))
+    painter = Painter(recipe, 2)
+    for first in range(0, 9, 2):
+        rows = slice(first, first + 2)
+        part = painter.views(images[rows], [sliced(view, rows) for view in draws])
+        assert all(torch.equal(a[rows], b) for a, b in zip(whole, part, strict=True))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (3, 2)])
