@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -71,6 +73,7 @@ def build(
     if source.note:
         report.say(console, source.note)
     with (
+        _interruptible(name),
         _team(dask, workers) as team,
         report.progress(console, f"build {name}", total) as show,
     ):
@@ -142,14 +145,24 @@ def _to_index(options: Options, out: Path | None) -> Path:
 def _index(src: Path, team: int | Team, max_rejected: float, overwrite: bool) -> None:
     total = sum(map(len, webdataset.splits(src).values()))
     report.say(console, f"webdataset: {total:,} tars in {src}, which stay as they are")
-    with report.progress(console, "index", total, "tars") as show:
+    with _interruptible("webdataset"), report.progress(console, "index", total, "tars") as show:
         result, warning = adopt(src, workers=team, max_rejected=max_rejected, overwrite=overwrite, show=show)
     if not result.fresh:
         report.say(console, f"{src}: already indexed; index it again with `{manifest.how_to_make(src, overwrite=True)}`")
         return
-    report.built(console, result, 0, str(src))
+    report.built(console, result, Counter(), str(src))
     if warning:
         report.say(console, warning)
+
+
+@contextmanager
+def _interruptible(name: str) -> Iterator[None]:
+    """Ctrl-C leaves a set that the same command finishes, which the person at the keys should know."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; type the same again to go on", file=sys.stderr)
+        raise
 
 
 def _team(dask: str | None, workers: int | None) -> AbstractContextManager[int | Team]:

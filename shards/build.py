@@ -43,12 +43,16 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclass(frozen=True)
 class Built:
-    """The outcome of a build; ``fresh`` is False when the set stood there already; ``reasons`` counts rejections."""
+    """The outcome of a build; ``fresh`` is False when the set stood there already; ``reasons`` counts rejections.
+
+    ``dim`` counts images of 16 bits that use little of their range.
+    """
 
     manifest: Manifest
     reasons: Counter[str]
     seconds: float
     fresh: bool
+    dim: int = 0
 
 
 class _Jobs:
@@ -108,10 +112,11 @@ def build(
         reasons = save_rejections(out, (rejection for written in journal.all() for rejection in written.rejections))
         check_rejections(out, reasons, plan.samples, max_rejected)
         result = _manifest(source, recipe, journal, reasons.total())
+        dim = sum(written.dim for written in journal.all())
         manifest.save(result, out)
         journal.remove()
         shutil.rmtree(out / UNPACKED, ignore_errors=True)
-    return Built(result, reasons, time.perf_counter() - start, fresh=True)
+    return Built(result, reasons, time.perf_counter() - start, fresh=True, dim=dim)
 
 
 def clear(out: Path, keep: Container[str] = ()) -> None:

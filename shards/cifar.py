@@ -59,7 +59,7 @@ def source(name: str, src: Path | None) -> Source:
     splits = {split: _list(form, files, batches, len(classes)) for split, files in form.files.items()}
     recipe = {"files": " ".join(listing.fingerprint() for listing in splits.values())}
     note = f"{name}: {path}"
-    return Source(name, classes, splits, unread, None, recipe, 0, note, partial(_unpack, form, path))
+    return Source(name, classes, splits, unread, None, recipe, note=note, unpack=partial(_unpack, form, path))
 
 
 def _find(name: str, src: Path) -> tuple[Form, Path]:

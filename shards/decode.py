@@ -19,6 +19,7 @@ from . import jpeg
 WANTED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "QOI", "PCX", "SGI", "DDS")
 Image.init()
 FORMATS = tuple(name for name in WANTED if name in Image.OPEN)  # a Pillow built without AVIF has no such entry
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two with 64-bit offsets
 PNG = b"\x89PNG\r\n\x1a\n"
 MAX_BYTES = 2**30  # a file is read whole
 MAX_SIDE = 65_500  # pixels, as far as a JPEG goes
@@ -37,10 +38,19 @@ def open_image(data: bytes) -> Image.Image:
     if not data:
         raise Rejected("zero bytes")
     with mishaps_reject():
-        image = Image.open(BytesIO(data), formats=FORMATS)
+        image = _opened(data)
     if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
         raise Rejected("too large")
     return image
+
+
+def _opened(data: bytes) -> Image.Image:
+    try:
+        return Image.open(BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        if data[:4] in TIFF:
+            raise Rejected("a TIFF with channels or numbers that Pillow does not read") from None
+        raise
 
 
 def decode(data: bytes) -> Image.Image:

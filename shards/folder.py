@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
@@ -29,6 +29,7 @@ from .source import UNLABELLED, Encoding, Raw, Sample, Source
 
 VAL_NAMES = ("val", "valid", "validation", "test")  # the first that is there is used, the others are ignored
 WORDS = 12  # names in a note
+KINDS = 5  # of files passed over, in a line
 
 
 @dataclass(frozen=True)
@@ -50,24 +51,38 @@ def source(src: Path, encoding: Encoding, seed: int, val: float | None, unlabele
         raise UsageError(f"{src}: no such directory; --src is the directory that holds the images")
     counts, others = _survey(src)
     if not counts:
-        raise UsageError(f"{src}: no images in it (of {others} files); --src is the directory that holds the images")
+        found = f"of {others.total():,} files{': ' if others else ''}{kinds(others)}"
+        raise UsageError(f"{src}: no images in it ({found}); --src is the directory that holds the images")
     layout = _layout(src, counts, val, unlabeled)
     fraction = 0.0 if layout.own else (val or 0.0) if unlabeled else DEFAULTS["val"] if val is None else val
     splits, files = _list(src, layout, counts, fraction, seed)
-    ignored = others + counts.total() - sum(map(len, splits.values()))
+    listed = sum(map(len, splits.values()))
+    ignored = others + Counter({"in no split": counts.total() - listed})
     # The names and lengths of the files are part of what was asked for: with other images in the folder, a set is not it.
     recipe = {
         "val": fraction if val is None and not unlabeled and not layout.own else val,
         "unlabeled": unlabeled,
         "files": files,
     }
-    note = _note(src, layout, splits)
+    note = _note(src, layout, splits, others)
     return Source("folder", layout.classes, splits, partial(read_file, src), encoding, recipe, ignored, note)
 
 
 def is_image(path: str) -> bool:
     """Whether a file's extension promises an image."""
     return Image.registered_extensions().get(path[path.rfind(".") :].lower()) in FORMATS
+
+
+def kind(path: str) -> str:
+    """What a file that is passed over is counted as: its extension."""
+    suffix = PurePosixPath(path).suffix.lower()
+    return suffix if suffix[1:].isalnum() else "without extension"
+
+
+def kinds(counts: Counter[str]) -> str:
+    """The commonest kinds and how many there are of each, in a few words."""
+    told = [f"{name} {count:,}" for name, count in counts.most_common(KINDS)]
+    return ", ".join(told + ["…"] * (len(counts) > KINDS))
 
 
 def read_file(root: Path, sample: Sample) -> Raw:
@@ -118,15 +133,15 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _survey(src: Path) -> tuple[Counter[tuple[str, ...]], int]:
-    """Images by the first two directories they lie in, and the number of other files."""
+def _survey(src: Path) -> tuple[Counter[tuple[str, ...]], Counter[str]]:
+    """Images by the first two directories they lie in, and other files by kind."""
     counts: Counter[tuple[str, ...]] = Counter()
-    others = 0
+    others: Counter[str] = Counter()
     for path in _relative(src):
         if is_image(path):
             counts[tuple(path.split("/", 2)[:-1])] += 1
         else:
-            others += 1
+            others[kind(path)] += 1
     return counts, others
 
 
@@ -207,18 +222,23 @@ def size_of(path: Path) -> int:
         return 0  # reading it will say what is wrong
 
 
-def _note(src: Path, layout: Layout, splits: dict[str, Listing]) -> str:
-    """What a person may not have meant: empty classes, and classes to test on that there is nothing of to learn from."""
-    if not layout.classes:
-        return ""
-    notes: list[str] = []
+def _note(src: Path, layout: Layout, splits: dict[str, Listing], others: Counter[str]) -> str:
+    """What a person may not have meant, in a line."""
+    notes = [*_class_notes(src, layout, splits)] if layout.classes else []
+    if others.total() > (listed := sum(map(len, splits.values()))):
+        notes.append(
+            f"{others.total():,} files ({kinds(others)}) have no image's name and are passed over, beside {listed:,} images"
+        )
+    return f"warning: {src}: {'; '.join(notes)}" if notes else ""
+
+
+def _class_notes(src: Path, layout: Layout, splits: dict[str, Listing]) -> Iterable[str]:
+    """Empty classes, and classes to test on that there is nothing of to learn from."""
     if layout.own:
         learnt, tested = (set(splits[split].labels()) for split in ("train", "val"))
-        notes += _few([layout.classes[label] for label in sorted(tested - learnt)], "to validate only, with no image to train on")
-    else:
-        directories = {entry.name for entry in os.scandir(src) if _is_directory(entry) and not entry.name.startswith(".")}
-        notes += _few(sorted(directories - set(layout.classes)), "without any image, so no class of the set")
-    return f"warning: {src}: {'; '.join(notes)}" if notes else ""
+        return _few([layout.classes[label] for label in sorted(tested - learnt)], "to validate only, with no image to train on")
+    directories = {entry.name for entry in os.scandir(src) if _is_directory(entry) and not entry.name.startswith(".")}
+    return _few(sorted(directories - set(layout.classes)), "without any image, so no class of the set")
 
 
 def _few(names: list[str], what: str) -> Iterable[str]:

@@ -5,6 +5,7 @@ A member of an inner tar is found by its offset in the outer file, so every imag
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -13,7 +14,7 @@ from errors import UsageError, UserError
 
 from .archive import Member, members, open_plain, read_span
 from .devkit import KITS, Labels, read_devkit
-from .folder import is_image
+from .folder import is_image, kind
 from .listing import Listing
 from .source import Encoding, Source
 from .synsets import WNID, Classes
@@ -54,8 +55,8 @@ def _inner(file: BinaryIO, path: Path) -> dict[str, Member]:
     return found
 
 
-def _train(file: BinaryIO, path: Path, inner: dict[str, Member], classes: Classes) -> tuple[Listing, int]:
-    listing, ignored = Listing(width=3), 0
+def _train(file: BinaryIO, path: Path, inner: dict[str, Member], classes: Classes) -> tuple[Listing, Counter[str]]:
+    listing, ignored = Listing(width=3), Counter[str]()
     for wnid, outer in inner.items():
         label, _ = classes.label(wnid)
         for member in members(file, f"{path}, {outer.name}", outer.offset, outer.offset + outer.size):
@@ -63,7 +64,7 @@ def _train(file: BinaryIO, path: Path, inner: dict[str, Member], classes: Classe
                 place = (FILES.index(TRAIN), member.offset, member.size)
                 listing.add(f"train/{wnid}/{member.name}", label, place, member.fault)
             else:
-                ignored += 1
+                ignored[kind(member.name)] += 1
     return listing, ignored
 
 

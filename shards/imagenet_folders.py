@@ -5,6 +5,7 @@ The folders may lie where Kaggle's archive has them, below ``ILSVRC/Data/CLS-LOC
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from errors import UsageError
 
 from .devkit import KITS, Labels, read_devkit, read_kaggle
-from .folder import is_image, read_file, size_of, walk
+from .folder import is_image, kind, read_file, size_of, walk
 from .listing import Listing
 from .source import Encoding, Source
 from .synsets import WNID, Classes
@@ -42,28 +43,28 @@ def source(src: Path, train: Path, encoding: Encoding) -> Source:
     return Source("imagenet", classes.names, splits, partial(read_file, src), encoding, recipe, ignored + more, note)
 
 
-def _nested(src: Path, directory: Path, classes: Classes) -> tuple[Listing, int]:
+def _nested(src: Path, directory: Path, classes: Classes) -> tuple[Listing, Counter[str]]:
     """Images below class directories, and how many files are none or lie elsewhere."""
-    listing, ignored = Listing(width=1), 0
+    listing, ignored = Listing(width=1), Counter[str]()
     for path in _files(src, directory):
         wnid, slash, _ = path.removeprefix(f"{directory.relative_to(src).as_posix()}/").partition("/")
         if slash and WNID.fullmatch(wnid) and is_image(path):
             label, fault = classes.label(wnid)
             listing.add(path, label, (size_of(src / path),), fault)
         else:
-            ignored += 1
+            ignored["in no class" if is_image(path) else kind(path)] += 1
     return listing, ignored
 
 
-def _flat(src: Path, directory: Path, labels: Labels, classes: Classes) -> tuple[Listing, int]:
+def _flat(src: Path, directory: Path, labels: Labels, classes: Classes) -> tuple[Listing, Counter[str]]:
     """Images labelled by the stems of their names, and as faults the labels without an image."""
-    listing, missing, ignored = Listing(width=1), dict(labels.val), 0
+    listing, missing, ignored = Listing(width=1), dict(labels.val), Counter[str]()
     for path in _files(src, directory):
         if is_image(path):
             label, fault = classes.label(missing.pop(Path(path).stem, None))
             listing.add(path, label, (size_of(src / path),), fault)
         else:
-            ignored += 1
+            ignored["in no class" if is_image(path) else kind(path)] += 1
     for stem in missing:
         listing.add(f"{directory.relative_to(src).as_posix()}/{stem}", place=(0,), fault="labelled, but there is no such image")
     return listing, ignored

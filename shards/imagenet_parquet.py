@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -30,6 +31,7 @@ from .space import check_space
 
 SPLITS = {"train": "train", "validation": "val", "val": "val"}
 ROWS = 100  # read at a time
+TOLD = 10  # lines about what has been copied
 TRAILER, MAX_FOOTER = 8, 2**26  # bytes: the footer's length and a mark, which follow it; what is read of a footer at most
 CLASSES = 1000  # where the files do not name them
 
@@ -54,7 +56,7 @@ def source(src: Path, files: Mapping[str, Sequence[Path]], encoding: Encoding) -
     splits = {split: _list(src, names, files[split], len(classes)) for split in ("train", "val")}
     recipe = {"files": " ".join([*(listing.fingerprint() for listing in splits.values()), _identity(src, names)])}
     note = f"imagenet: recognised {len(names):,} parquet files; their images are copied into the output directory while it builds"
-    return Source("imagenet", classes, splits, unread, encoding, recipe, 0, note, partial(_unpack, src, names))
+    return Source("imagenet", classes, splits, unread, encoding, recipe, note=note, unpack=partial(_unpack, src, names))
 
 
 def _list(src: Path, names: Sequence[str], files: Sequence[Path], classes: int) -> Listing:
@@ -90,11 +92,13 @@ def _unpack(src: Path, names: Sequence[str], directory: Path) -> Callable[[Sampl
         if path.stem not in stems:  # of a file that is another now
             path.unlink()
     check_space(directory.parent, sum(path.stat().st_size for path, _ in todo))
-    for path, stem in todo:
+    for done, (path, stem) in enumerate(todo, 1):
         with atomic(directory / f"{stem}.bin") as file:
             ends = [0, *np.cumsum([file.write(data) for data in _images(path)], dtype=np.int64).tolist()]
         with atomic(directory / f"{stem}.npy") as file:
             np.save(file, np.array(ends, np.int64), allow_pickle=False)
+        if done * TOLD // len(todo) > (done - 1) * TOLD // len(todo):
+            print(f"imagenet: copied {done:,} of {len(todo):,} parquet files", file=sys.stderr)
     return partial(_read, directory, stems)
 
 
@@ -147,7 +151,9 @@ def _opened(path: Path) -> Iterator[Any]:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        raise UsageError(f"{path}: parquet needs pyarrow, which is not installed; `pip install pyarrow`") from None
+        raise UsageError(
+            f"{path}: parquet needs pyarrow, which is not installed; `{sys.executable} -m pip install pyarrow`"
+        ) from None
     try:
         with parquet.ParquetFile(path) as file:
             yield file

@@ -15,7 +15,7 @@ from pathlib import Path
 from errors import UsageError
 
 from .archive import members, open_plain, read_span
-from .folder import is_image, read_file, size_of, walk
+from .folder import is_image, kind, read_file, size_of, walk
 from .listing import Listing
 from .source import UNLABELLED, Encoding, Source
 
@@ -97,16 +97,18 @@ def _in_tar(archive: Path) -> Iterator[Found]:
             yield member.name, (0, member.offset, member.size), member.fault
 
 
-def _join(found: Iterator[Found], rows: dict[str, Row], names: Sequence[str], width: int) -> tuple[dict[str, Listing], int]:
+def _join(
+    found: Iterator[Found], rows: dict[str, Row], names: Sequence[str], width: int
+) -> tuple[dict[str, Listing], Counter[str]]:
     """Images with their rows, which are used up; as faults, rows without an image; an image without a row is of no split."""
-    listings, ignored = {split: Listing(width) for split in TABLES}, 0
+    listings, ignored = {split: Listing(width) for split in TABLES}, Counter[str]()
     for path, place, fault in found:
         if not fault and not is_image(path):
-            ignored += 1
+            ignored[kind(path)] += 1
             continue
         key = path.rpartition(ROOT)[2]
         if key not in rows and not fault:  # the archive holds the images to test on too, whose classes are not published
-            ignored += 1
+            ignored["in no table"] += 1
             continue
         split, label, wrong = rows.pop(key, ("train", UNLABELLED, ""))
         if not wrong and names[label] != _scene(key):

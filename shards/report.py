@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .build import Built
+from .folder import kinds
 from .index import load_index
 from .manifest import Manifest
 
@@ -65,13 +67,16 @@ def _plain_progress(console: Console, what: str, total: int, unit: str) -> Calla
     return show
 
 
-def built(console: Console, result: Built, ignored: int, where: str) -> None:
+def built(console: Console, result: Built, ignored: Counter[str], where: str) -> None:
     """The summary at the end of a build."""
     console.print(splits_table(result.manifest))
     for reason, count in result.reasons.most_common():
         say(console, f"rejected {count:,}: {reason}")
     if ignored:
-        say(console, f"ignored {ignored:,} files that are no images or belong to no split")
+        say(console, f"ignored {ignored.total():,} files that are no images or belong to no split: {kinds(ignored)}")
+    if result.dim:
+        what = "images of 16 bits use a sixteenth of their range or less, so they are nearly black"
+        say(console, f"warning: {result.dim:,} {what}; see docs/data.md")
     say(console, f"{where}: finished in {result.seconds:,.1f} s")
 
 

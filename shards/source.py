@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,7 +62,7 @@ class Source:
 
     Only the samples of one shard and ``read`` travel to a worker, so ``read`` is a module's function or a ``partial`` of one.
     ``recipe`` holds the options, besides seed and encoding, that change what is written; ``ignored`` counts the files that were
-    seen and passed over; ``note`` is a line for the person who builds.
+    seen and passed over, by their kind; ``note`` is a line for the person who builds.
 
     What cannot be read at random where it lies, such as a compressed archive, has ``unpack``: given a directory, which is removed
     when the set is finished, it puts there what it needs and returns ``read``. Until then ``read`` is ``unread``.
@@ -73,7 +74,7 @@ class Source:
     read: Callable[[Sample], Raw]
     encoding: Encoding | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
-    ignored: int = 0
+    ignored: Counter[str] = field(default_factory=Counter)
     note: str = ""
     unpack: Callable[[Path], Callable[[Sample], Raw]] | None = None
 

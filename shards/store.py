@@ -24,6 +24,8 @@ SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 PNG_BIT_DEPTH, PNG_COLOUR_TYPE = 24, 25  # byte positions in the file's fixed header
 PNG_GRAY, PNG_RGB = 0, 2
 DRAFT = 2  # the JPEG decoder may shrink a picture to this many times the size wanted; the filter does the rest
+WHITE, DIM = 65_535, 16  # of 16 bits; the level of 255 that an image with a sixteenth of the range stays below
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF, and one of its values
 TURN = Image.Transpose
 TURNS = {
     **{2: TURN.FLIP_LEFT_RIGHT, 3: TURN.ROTATE_180, 4: TURN.FLIP_TOP_BOTTOM},
@@ -34,13 +36,17 @@ ON_ITS_SIDE = 5  # and what is above
 
 @dataclass(frozen=True)
 class Stored:
-    """An encoded image, the upright width and height it had before any shrinking, and the pixels that were stored."""
+    """An encoded image, the upright width and height it had before any shrinking, and the pixels that were stored.
+
+    ``dim`` says that it had 16 bits, and used a sixteenth of their range or less.
+    """
 
     suffix: str
     data: bytes
     width: int
     height: int
     pixels: Image.Image
+    dim: bool = False
 
 
 def store(image: bytes | NDArray[np.uint8], encoding: Encoding | None) -> Stored:
@@ -71,13 +77,16 @@ def _store_file(data: bytes, encoding: Encoding) -> Stored:
     fits = encoding.size == 0 or min(image.size) <= encoding.size
     if fits and turn == 1 and _keeps(image, data, encoding):
         return Stored(SUFFIXES[image.format or ""], data, width, height, load(image, data))
-    pixels = _shrink(_plain(load(image, data, DRAFT * encoding.size)), encoding.size)
+    whole = load(image, data, DRAFT * encoding.size)
+    plain = _plain(whole)
+    dim = whole.mode.startswith("I") and plain.histogram()[DIM + 1 :] == [0] * (255 - DIM)
+    pixels = _shrink(plain, encoding.size)
     if turn in TURNS:
         pixels = pixels.transpose(TURNS[turn])
     pixels.info = {}  # else comments and such would be written too
     buffer = BytesIO()
     pixels.save(buffer, "JPEG", quality=encoding.quality, subsampling="4:2:0")
-    return Stored("jpg", buffer.getvalue(), width, height, pixels)
+    return Stored("jpg", buffer.getvalue(), width, height, pixels, dim)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -107,14 +116,22 @@ def _plain(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise Rejected("floating-point pixels")
     if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise Rejected("pixels of more than 16 bits")
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+        return Image.fromarray(((_sixteen_bits(image) + 128) // 257).astype(np.uint8))
     if image.has_transparency_data:
         front = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", front.size, "white"), front).convert("RGB")
     return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _sixteen_bits(image: Image.Image) -> NDArray[np.int64]:
+    """The values of a gray image, 0 black: Pillow turns a TIFF that has 0 for white the right way round only if it has 8 bits."""
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0:
+        raise Rejected("negative pixels")
+    if values.max() > WHITE:
+        raise Rejected("pixels of more than 16 bits")
+    inverted = image.mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO
+    return WHITE - values if inverted else values
 
 
 def _shrink(image: Image.Image, size: int) -> Image.Image:

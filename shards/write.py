@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from .atomic import atomic
 from .decode import Rejected
@@ -20,7 +19,7 @@ from .index import write_index
 from .manifest import Shard
 from .pool import Tick
 from .source import UNLABELLED, Encoding, Raw, Sample
-from .store import png, store
+from .store import Stored, png, store
 
 Files = dict[str, bytes]  # contents by suffix
 INDICES = (".idx", ".npy")
@@ -51,7 +50,7 @@ class Rejection:
 class Written:
     """A shard as written (None if every sample was rejected); ``histogram`` is (3, 256) counts of its RGB values.
 
-    ``indices`` are the SHA-256 of its two indices.
+    ``indices`` are the SHA-256 of its two indices; ``dim`` counts images of 16 bits that use little of their range.
     """
 
     name: str
@@ -61,6 +60,7 @@ class Written:
     histogram: NDArray[np.int64]
     rejections: tuple[Rejection, ...]
     indices: list[str] = field(default_factory=list)
+    dim: int = 0
 
 
 def write_shard(job: Job, tick: Tick) -> Written:
@@ -74,22 +74,23 @@ def write_shard(job: Job, tick: Tick) -> Written:
 def _write(job: Job, tick: Tick) -> Written:
     histogram = np.zeros(3 * 256, np.int64)
     rejections = []
-    accepted = labelled = 0
+    accepted = labelled = dim = 0
     with atomic(job.path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for key, sample in enumerate(job.samples, job.first_key):
             try:
-                files, pixels = files_of(sample, job.read(sample), job.encoding)
-                histogram += (pixels if pixels.mode == "RGB" else pixels.convert("RGB")).histogram()
+                files, image = files_of(sample, job.read(sample), job.encoding)
+                histogram += (image.pixels if image.pixels.mode == "RGB" else image.pixels.convert("RGB")).histogram()
             except Rejected as error:
                 rejections.append(Rejection(sample.path, str(error)))
             else:
                 _add(tar, key, files)
                 accepted += 1
+                dim += image.dim
                 labelled += sample.label != UNLABELLED
             tick()
     shard = _seal(job.path, accepted)
     indices = [_digest(job.path.with_suffix(suffix)) for suffix in INDICES if shard]
-    return Written(job.path.stem, job.split, shard, labelled, histogram.reshape(3, 256), tuple(rejections), indices)
+    return Written(job.path.stem, job.split, shard, labelled, histogram.reshape(3, 256), tuple(rejections), indices, dim)
 
 
 def _stands(path: Path, noted: Written) -> bool:
@@ -107,8 +108,8 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def files_of(sample: Sample, raw: Raw, encoding: Encoding | None) -> tuple[Files, Image.Image]:
-    """The files of a sample by suffix, the image first, and its pixels; raises Rejected."""
+def files_of(sample: Sample, raw: Raw, encoding: Encoding | None) -> tuple[Files, Stored]:
+    """The files of a sample by suffix, the image first, and what is known of it; raises Rejected."""
     image = store(raw.image, encoding)
     origin = {"path": sample.path, "width": image.width, "height": image.height}
     files = {image.suffix: image.data}
@@ -117,7 +118,7 @@ def files_of(sample: Sample, raw: Raw, encoding: Encoding | None) -> tuple[Files
     files["json"] = json.dumps(origin).encode()
     if raw.mask is not None:
         files["mask.png"] = png(raw.mask)
-    return files, image.pixels
+    return files, image
 
 
 def _add(tar: tarfile.TarFile, key: int, files: Files) -> None:

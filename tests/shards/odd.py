@@ -48,6 +48,13 @@ def deep(kind: str, **options) -> bytes:
     return encoded(Image.fromarray(ramp.astype(options.pop("dtype", np.uint16))), kind, **options)
 
 
+def two_channels(side: int = 9) -> bytes:
+    """A 16-bit TIFF of two channels, which microscopes write and Pillow does not read."""
+    tags = {256: side, 257: side, 258: 16, 259: 1, 262: 1, 273: 8 + 2 + 12 * 9 + 4, 277: 2, 278: side, 279: 4 * side**2}
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + directory + bytes(4) + bytes(4 * side**2)
+
+
 def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -84,6 +91,8 @@ BAD = {
     "cut.tif": (encoded(picture(), "TIFF")[:2000], "damaged"),
     "float.tif": (deep("TIFF", dtype=np.float32), "floating-point pixels"),
     "32 bit.tif": (encoded(Image.fromarray(np.full((9, 9), 70_000, np.int32)), "TIFF"), "pixels of more than 16 bits"),
+    "negative.tif": (encoded(Image.fromarray(np.full((9, 9), -5, np.int32)), "TIFF"), "negative pixels"),
+    "two channels.tif": (two_channels(), "a TIFF with channels or numbers that Pillow does not read"),
     "postscript.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
     "long.png": (encoded(Image.new("1", (70_000, 2)), "PNG"), "too large"),
     "wide.png": (black_png(12_000), "too large"),

@@ -29,7 +29,7 @@ def test_build_info_verify_preview(cli, photos, tmp_path):
     (photos / "cat/notes.txt").touch()
     built = cli("build", "folder", "--src", photos, "--out", out, "--val", 0.2, "--size", 32, "--workers", 1)
     assert built.code == 0, built.err
-    assert "ignored 1 files" in built.out
+    assert "ignored 1 files that are no images or belong to no split: .txt 1\n" in built.out
     assert "finished" in built.out
     recipe = manifest.load(out).recipe
     assert len(recipe.pop("files")) == 16
@@ -178,3 +178,13 @@ def test_too_many_bad_images_are_told_with_their_reasons(cli, photos, tmp_path):
     outcome = cli("build", "folder", "--src", photos, "--out", tmp_path / "set", "--max-rejected", 0, "--val", 0)
     assert outcome.code == 1
     assert "are bad (1: zero bytes; 1: not an image)" in outcome.err or "are bad (1: not an image; 1: zero bytes)" in outcome.err
+
+
+def test_ctrl_c_says_how_to_go_on(cli, photos, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shards.build.build", interrupted)
+    stopped = cli("build", "folder", "--src", photos, "--out", tmp_path / "set", "--workers", 1)
+    assert stopped.code == 130
+    assert "folder: interrupted; type the same again to go on" in stopped.err

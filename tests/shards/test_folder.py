@@ -81,7 +81,7 @@ def test_a_second_held_out_directory_is_counted_as_ignored(tmp_path):
     put(tmp_path, "train/a/1.jpg", "val/a/2.jpg", "test/a/3.jpg", "test/a/4.jpg")
     source, splits = listing(tmp_path)
     assert splits["val"] == [("val/a/2.jpg", 0)]
-    assert source.ignored == 2
+    assert source.ignored == {"in no split": 2}
 
 
 def test_train_alone_says_where_to_point(tmp_path):
@@ -115,7 +115,7 @@ def test_given_splits_without_classes_need_unlabeled(tmp_path):
 
 def test_no_images_and_no_directory(tmp_path):
     put(tmp_path, "a/notes.txt", data=b"")
-    with pytest.raises(UsageError, match=r"no images in it \(of 1 files\)"):
+    with pytest.raises(UsageError, match=r"no images in it \(of 1 files: \.txt 1\)"):
         listing(tmp_path)
     with pytest.raises(UsageError, match="no such directory"):
         listing(tmp_path / "none")
@@ -125,7 +125,14 @@ def test_hidden_files_are_passed_over_and_other_files_counted(tmp_path):
     put(tmp_path, "a/1.JPEG", "a/.2.jpg", ".git/a/3.jpg", "a/notes.txt", "a/film.mp4", "stray.jpg")
     source, splits = listing(tmp_path, val=0.0)
     assert splits == {"train": [("a/1.JPEG", 0)]}
-    assert source.ignored == 3
+    assert source.ignored == {".txt": 1, ".mp4": 1, "in no split": 1}
+    assert "files (.mp4 1, .txt 1) have no image's name and are passed over, beside 1 images" in source.note
+
+
+def test_the_kinds_of_files_without_a_single_image_are_told(tmp_path):
+    put(tmp_path, *(f"a/{number}.HEIC" for number in range(3)), "a/README", "a/x.tar.1 of 2")
+    with pytest.raises(UsageError, match=r"of 5 files: \.heic 3, without extension 2\)"):
+        listing(tmp_path)
 
 
 def test_links_are_followed_but_never_in_circles(tmp_path):

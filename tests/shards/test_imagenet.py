@@ -163,7 +163,7 @@ def test_kaggles_table_with_odd_rows(tmp_path, quietly):
     (src / "val/notes.txt").touch()
     source = imagenet.source(src, KEEP)
     built = quietly(source, tmp_path / "out", max_rejected=1.0)
-    assert source.ignored == 1
+    assert source.ignored.total() == 1
     assert rejected(tmp_path / "out") == {
         f"val/{missing}.JPEG": "no row in the labels",
         f"val/{wrong}.JPEG": "its class n09999999 has no training images",

@@ -260,3 +260,20 @@ def test_memory_that_runs_out_is_the_images_fault_only_if_there_is_some(monkeypa
     error, words = (Rejected, "damaged: asks for more memory") if room else (UserError, "fewer --workers")
     with pytest.raises(error, match=words):
         decode(b"anything")
+
+
+def test_a_tiff_whose_zero_is_white_is_turned_the_right_way_round():
+    ramp = Image.fromarray(np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16))
+    usual = store(odd.encoded(ramp, "TIFF"), KEEP).pixels
+    inverted = store(odd.encoded(ramp, "TIFF", tiffinfo={262: 0}), KEEP).pixels
+    np.testing.assert_array_equal(np.asarray(inverted), 255 - np.asarray(usual))
+
+
+@pytest.mark.parametrize(("top", "dim"), [(4095, True), (60_000, False)])
+def test_an_image_of_16_bits_that_uses_few_of_them_is_told(tmp_path, quietly, top, dim):
+    (tmp_path / "src/a").mkdir(parents=True)
+    for number in range(3):
+        pixels = Image.fromarray(np.linspace(0, top, 64 * 64).reshape(64, 64).astype(np.uint16))
+        (tmp_path / f"src/a/{number}.tif").write_bytes(odd.encoded(pixels, "TIFF"))
+    _, result = built(quietly, tmp_path / "src", tmp_path / "out")
+    assert result.dim == 3 * dim
