@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engine import imports, precision, runs
+from engine.average import averaged
 from engine.checkpoint import Checkpoint
 from engine.console import make_console, start_table
 from engine.launch import place
@@ -161,6 +162,9 @@ def main(
     ] = None,
     out: Annotated[str | None, typer.Option(help="The run that an import makes.")] = None,
     segments: Annotated[bool, typer.Option("--segment", help="Measure and draw the mixture's segmentation instead.")] = False,
+    last: Annotated[
+        bool, typer.Option("--last-weights", help="The last weights of a run with --ema, not their average.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read by run_app
 ) -> None:
     console = make_console()
@@ -177,6 +181,8 @@ def main(
         console.print(f"training curve: {draw_curve(directory)}")
         return
     saved = runs.newest_checkpoint(directory)
+    mean = not last and bool(saved.trainer.get("average"))
+    saved = averaged(saved) if mean else saved
     where = runs.data_of(saved, data)
     if segments:
         measure_segments(saved, where, directory, place(gpus).device, console)
@@ -188,11 +194,12 @@ def main(
     for name in names:
         started = time.perf_counter()
         result = {"probe": name, "data": str(where), "run": str(directory), "step": saved.trainer["step"]}
-        result |= {"n_test": len(features.test[0].y), **probe(name, features)}
+        result |= {"n_test": len(features.test[0].y), "averaged": mean, **probe(name, features)}
         result["seconds"] = round(shared + time.perf_counter() - started, 2)
         write(directory / f"eval-{name}.json", result)
         results.append(result)
-    console.print(f"{directory}, step {saved.trainer['step']:,}, on {where}: {results[0]['n_test']:,} test images")
+    whose = ", averaged weights" if mean else ""
+    console.print(f"{directory}, step {saved.trainer['step']:,}{whose}, on {where}: {results[0]['n_test']:,} test images")
     show(results, console)
 
 

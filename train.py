@@ -13,7 +13,6 @@ import engine.environment  # noqa: F401 - first: runs this command in .venv wher
 
 # isort: split
 
-import math
 import os
 import shlex
 import sys
@@ -28,7 +27,7 @@ import typer
 from rich.console import Console
 from torch import Tensor
 
-from engine import checkpoint, elastic, memory, precision, runs, settings_file, summary
+from engine import checkpoint, elastic, memory, options, precision, runs, settings_file, summary
 from engine.console import Progress, make_console, print_presets, start_table
 from engine.group import joined
 from engine.initial import start_from
@@ -43,9 +42,8 @@ from engine.saves import SaveTimer
 from engine.stop import Stop, same_command
 from engine.trainer import Trainer
 from engine.writer import Writer
-from errors import UsageError, run_app
+from errors import run_app
 from model.collectives import rank
-from model.mixture import ALPHA
 from pipeline import TwoViewLoader, Views
 from pipeline.recipe_file import as_fields, choose_recipe
 from shards import manifest as manifests
@@ -136,17 +134,11 @@ def save(trainer: Trainer, write: Callable[[int, dict[str, Tensor], dict[str, An
         write(trainer.step, weights, state)
 
 
-def check_positive(options: dict[str, float | None]) -> None:
-    for name, value in options.items():
-        if value is not None and not 0 < value < math.inf:
-            raise UsageError(f"{name} {value:g}: is not positive and finite")
-
-
 def announce_plan(trainer: Trainer, run: Path, console: Console) -> None:
     weights, trained = (sum(map(Tensor.numel, part.parameters())) for part in (trainer.model.encoder, trainer.model))
     rows = summary.plan(run, trainer.config, trainer.loader, weights) + summary.ranks(trainer.where, trainer.compress)
     rows += [summary.checkpoints(trainer.config, trained)]
-    start_table(rows + summary.means(trainer.device, trainer.precision, trainer.adam, trainer.compiling), console)
+    start_table(rows + summary.means(trainer.device, trainer.precision, trainer.optimizing, trainer.compiling), console)
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -164,13 +156,15 @@ def main(
     steps: Annotated[int | None, typer.Option(help="Length of the run in steps, instead.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Global batch.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    mixture: Annotated[
-        int | None, typer.Option(min=0, help="K mixture features: emergent segmentation, docs/mixtures.md.")
-    ] = None,
-    mixture_mode: Annotated[
-        Literal["join", "replace"] | None, typer.Option(help="Whether mixtures join r1 to r7.", show_default="replace")
-    ] = None,
-    mixture_alpha: Annotated[float | None, typer.Option(help="Weight of their entropy.", show_default=str(ALPHA))] = None,
+    optimizer: options.Optimizer = None,
+    decay_biases: options.DecayBiases = None,
+    schedule: options.Schedule = None,
+    warmup: options.Warmup = None,
+    grad_clip: options.GradClip = None,
+    ema: options.Ema = None,
+    mixture: options.Mixture = None,
+    mixture_mode: options.MixtureMode = None,
+    mixture_alpha: options.MixtureAlpha = None,
     recipe: Annotated[str | None, typer.Option(help="Views, not the preset's: a name or FILE.toml, docs/views.md.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of weights, order and views.")] = 0,
     amp: Annotated[str, typer.Option(help="auto, bf16, fp16 or off.")] = "auto",
@@ -202,16 +196,16 @@ def main(
         print_presets(make_console())
         return
     steps = settings_file.length(ctx, steps, epochs)
-    check_positive(
-        {"--batch-size": batch_size, "--epochs": epochs, "--lr": lr, "--steps": steps, "--mixture-alpha": mixture_alpha}
-    )
+    positive = {"--batch-size": batch_size, "--epochs": epochs, "--lr": lr, "--steps": steps, "--grad-clip": grad_clip}
+    options.check_positive(positive | {"--mixture-alpha": mixture_alpha})
     due, where, path = SaveTimer(save_every), place(gpus, procs), runs.data_path(data)
     manifest = manifests.load(path)
     name = preset or default_preset(manifest.name, where.device.type == "cuda")
     splits = [split for split in PRETRAIN_SPLITS if split in manifest.splits]
     samples = sum(manifest.splits[split].samples for split in splits)
     changes: dict[str, Any] = {"batch": batch_size, "epochs": epochs, "lr": lr, "mixture": mixture}
-    changes |= {"mixture_mode": mixture_mode, "mixture_alpha": mixture_alpha}
+    changes |= {"mixture_mode": mixture_mode, "mixture_alpha": mixture_alpha, "optimizer": optimizer, "ema": ema}
+    changes |= {"decay_biases": decay_biases, "schedule": schedule, "warmup": warmup, "grad_clip": grad_clip}
     settings = configure(name, samples, changes, ctx.obj)
     seen, views = choose_recipe(recipe, ctx.meta.get("views"), settings.recipe)
     settings, own = with_views(settings, seen, views.size), (where.rank, where.world, where.device)

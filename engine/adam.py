@@ -1,4 +1,4 @@
-"""Adam with L2 weight decay, all weights in one kernel: torch's, or apex's where it is asked for.
+"""Adam with L2 weight decay, or AdamW, all weights in one kernel: torch's, or apex's where it is asked for.
 
 torch's fused kernel is a port of apex's (pytorch/pytorch#81705) that learns on the GPU itself whether a scaled step is to be
 skipped, where a GradScaler asks the host before each step of apex's; and it refuses a gradient whose memory layout is not its
@@ -19,18 +19,20 @@ from engine.presets import Preset
 from errors import UsageError
 
 KERNELS = ("torch", "apex")
+NAMES = {"adam": "Adam", "adamw": "AdamW"}
 
 
-class Adam(NamedTuple):
-    """An optimizer; ``kernel`` and ``reason``, whose it is and why, are for the start-up table."""
+class Chosen(NamedTuple):
+    """An optimizer; its ``name``, and ``kernel`` and ``reason``, whose it is and why, are for the start-up table."""
 
     optimizer: torch.optim.Optimizer
+    name: str
     kernel: str
     reason: str
 
 
-def make(asked: str, weights: Iterable[nn.Parameter], preset: Preset, device: torch.device) -> Adam:
-    """Adam by ``asked``, one of KERNELS.
+def make(asked: str, weights: Iterable[nn.Parameter] | Iterable[dict[str, Any]], preset: Preset, device: torch.device) -> Chosen:
+    """The preset's Adam or AdamW, for weights or groups of them, by ``asked``, one of KERNELS.
 
     Raises:
         UsageError: there is no such kernel, or it does not work here.
@@ -41,29 +43,32 @@ def make(asked: str, weights: Iterable[nn.Parameter], preset: Preset, device: to
     if asked == "apex":
         if device.type != "cuda":
             raise UsageError("--adam apex: its kernel is CUDA's, and this run is on the CPU; leave it out")
-        return Adam(find_apex(device)(weights, adam_w_mode=False, **options), "apex's fused kernel", "asked for; works here")
+        made = find_apex(device)(weights, adam_w_mode=preset.optimizer == "adamw", **options)
+        return Chosen(made, NAMES[preset.optimizer], "apex's fused kernel", "asked for; works here")
     reason = "one kernel, and no wait for the GPU" if device.type == "cuda" else "one pass over the weights"
-    return Adam(torch.optim.Adam(weights, fused=True, **options), "torch's fused kernel", reason)  # type: ignore[arg-type]
+    kind = torch.optim.AdamW if preset.optimizer == "adamw" else torch.optim.Adam
+    return Chosen(kind(weights, fused=True, **options), NAMES[preset.optimizer], "torch's fused kernel", reason)  # type: ignore[arg-type]
 
 
-def find_apex(device: torch.device) -> Any:
-    """apex's FusedAdam. It is tried on one weight, as a build without CUDA can be imported.
+def find_apex(device: torch.device, name: str = "FusedAdam") -> Any:
+    """The optimizer of apex's with this name. It is tried on one weight, as a build without CUDA can be imported.
 
     Raises:
         UsageError: it cannot be used here; says why.
     """
     try:
-        from apex.optimizers import FusedAdam
+        import apex.optimizers
 
+        fused = getattr(apex.optimizers, name)
         weight = nn.Parameter(torch.zeros(1, device=device))
         weight.grad = torch.ones_like(weight)
-        FusedAdam([weight], adam_w_mode=False).step()
+        fused([weight]).step()
     except Exception as error:  # what is installed under this name may be anything
         raise UsageError(f"--adam apex: {why_not(error)}; leave it out, or build NVIDIA's with `make apex`") from error
-    return FusedAdam
+    return fused
 
 
-def why_not(error: Exception) -> str:
+def why_not(error: BaseException | None) -> str:
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
     if missing == "apex":
         return "apex is not installed"
@@ -73,7 +78,7 @@ def why_not(error: Exception) -> str:
 
 
 def state_dict(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The state as torch's Adam has it, with a count of steps for each weight; apex's has one for all."""
+    """The state as torch's Adam has it, with a count of steps for each weight; apex's optimizers have one for all."""
     saved = optimizer.state_dict()
     for group in saved["param_groups"]:
         if "step" in group:
@@ -90,10 +95,10 @@ def load_state_dict(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> 
         UsageError: weights have taken different numbers of steps, for which apex's has no place.
     """
     groups, state = optimizer.state_dict()["param_groups"], saved["state"]
-    if not isinstance(optimizer, torch.optim.Adam):
+    if type(optimizer).__module__.startswith("apex"):
         steps = sorted({int(each["step"]) for each in state.values()})
         if len(steps) > 1:
-            raise UsageError(f"--adam apex: it counts steps for all weights together, and here they took {steps}; leave it out")
+            raise UsageError(f"apex's optimizers count steps for all weights together, and here they took {steps}; take torch's")
         state = {i: {name: value for name, value in each.items() if name != "step"} for i, each in state.items()}
         groups = [group | dict(zip(["step"], steps, strict=False)) for group in groups]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

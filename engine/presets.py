@@ -19,8 +19,12 @@ from model.mixture import ALPHA
 LIMITS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("batch",), lambda value: value >= 2, "at least 2"),
     (("lr", "clip"), lambda value: 0 < value < math.inf, "positive and finite"),
-    (("epochs", "warmup", "weight_decay", "mixture", "mixture_alpha"), lambda value: 0 <= value < math.inf, "zero or more"),
-    (("beta1", "beta2"), lambda value: 0 <= value < 1, "in [0, 1)"),
+    (
+        ("epochs", "warmup", "weight_decay", "grad_clip", "mixture", "mixture_alpha"),
+        lambda value: 0 <= value < math.inf,
+        "zero or more",
+    ),
+    (("beta1", "beta2", "ema"), lambda value: 0 <= value < 1, "in [0, 1)"),
     (("milestones",), lambda values: all(0 < value < 1 for value in values), "fractions of the run"),
 )
 
@@ -37,8 +41,12 @@ class Preset:
         lr: peak learning rate, for this batch.
         warmup: updates over which the rate rises linearly.
         schedule: "cosine" to zero, or "step": times 0.2 at each of ``milestones`` (fractions of the run).
-        weight_decay: L2, added to the gradient as in the original.
-        beta1, beta2: Adam's.
+        optimizer: whose steps; rates are Adam's unless they are given.
+        weight_decay: Adam and LARS add it to the gradient (L2, as in the original), AdamW and LAMB to the step.
+        decay_biases: whether biases and normalisation decay too, as in the original.
+        beta1, beta2: Adam's, AdamW's and LAMB's; beta1 is LARS's momentum.
+        grad_clip: longest gradient, of all weights together; 0 leaves it as it is.
+        ema: decay of the moving average of the weights; 0 keeps none.
         clip: c of the objective's soft clip.
         mixture: K mixture features; 0 leaves them out.
         mixture_mode: whether their term joins the others or replaces r1 to r7.
@@ -53,9 +61,13 @@ class Preset:
     warmup: int = 500
     schedule: Literal["cosine", "step"] = "step"
     milestones: tuple[float, ...] = (0.6, 0.9)
+    optimizer: Literal["adam", "adamw", "lamb", "lars"] = "adam"
     weight_decay: float = 1e-5
+    decay_biases: bool = True
     beta1: float = 0.8
     beta2: float = 0.999
+    grad_clip: float = 0.0
+    ema: float = 0.0
     clip: float = 20.0
     mixture: int = 0
     mixture_mode: Literal["join", "replace"] = "replace"
@@ -130,6 +142,10 @@ def configure(preset: str, samples: int, changes: dict[str, Any], of_file: dict[
         raise UsageError(f"--preset {preset}: there is no such preset; there are {', '.join(PRESETS)}")
     settings = PRESETS[preset]
     asked = (of_file or {}) | {name: value for name, value in changes.items() if value is not None}
+    if asked.get("optimizer", settings.optimizer) == "lars" and "lr" not in asked:
+        raise UsageError(
+            "--optimizer lars: presets' rates are Adam's, and LARS's are a thousand times as high; give one, as in --lr 2"
+        )
     try:
         encoder = replace(settings.encoder, **asked.pop("encoder", {}))
         return replace(settings, **{"batch": max(2, min(settings.batch, samples // 2))} | asked | {"encoder": encoder})

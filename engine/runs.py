@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -187,7 +187,7 @@ def check_same(run: Path, own: dict[str, Any], saved: dict[str, Any]) -> None:
 
 
 def differences(own: dict[str, Any], saved: dict[str, Any]) -> list[str]:
-    """Names of the fields in which two configurations differ."""
-    settings = saved.get("settings", {})
+    """Names of the fields in which two configurations differ; a field that is younger than ``saved`` had its default there."""
+    settings = {each.name: each.default for each in fields(Preset)} | saved.get("settings", {})
     changed = [name for name in own if name not in MAY_CHANGE | {"settings"} and own[name] != saved.get(name)]
     return changed + [name for name, value in own["settings"].items() if value != settings.get(name)]

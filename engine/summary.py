@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from engine.adam import Adam
+from engine.adam import Chosen
 from engine.compiling import Compiling
 from engine.launch import Place
 from engine.memory import gib
 from engine.precision import Precision
+from engine.presets import Preset
 from engine.runs import Config
 from model.collectives import world
 from model.partition import chosen
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 FORMS = {"torch": "plain torch", "triton": "Triton"}
 
-CHECKPOINTED = 12  # bytes a weight: itself and Adam's two moments
+MOMENTS = {"lars": (1, "LARS's momentum"), "lamb": (2, "LAMB's moments"), "adamw": (2, "AdamW's moments")}
 
 Row = tuple[str, str]
 
@@ -38,17 +39,28 @@ def plan(run: Path, config: Config, loader: TwoViewLoader, weights: int) -> list
         ("views", f"recipe {preset.recipe}, made by {loader.pixels}"),
         ("preset", f"{config.preset}: {sizes}"),
         ("length", f"{config.steps:,} steps of {preset.batch} images, {config.steps / len(loader):.2f} epochs"),
-        ("schedule", f"lr {preset.lr:g}, {preset.warmup} warm-up, {preset.schedule}"),
+        ("schedule", f"lr {preset.lr:g}, {preset.warmup} warm-up, {preset.schedule}{beyond(preset)}"),
     ]
+
+
+def beyond(preset: Preset) -> str:
+    """What is done to gradients and weights that the original does not do."""
+    words = [] if preset.decay_biases else ["biases and normalisation do not decay"]
+    words += [f"gradients clipped at norm {preset.grad_clip:g}"] if preset.grad_clip else []
+    words += [f"weights averaged with decay {preset.ema:g}"] if preset.ema else []
+    return "".join(f"; {each}" for each in words)
 
 
 def checkpoints(config: Config, trained: int) -> Row:
     """What each checkpoint will hold and when the first is due; ``trained`` are all weights that the optimizer moves."""
     every = f"{config.save_every.removesuffix('m')} minutes" if config.save_every.endswith("m") else f"{config.save_every} steps"
-    holds = "weights, Adam's moments, the loader's place, random states"
+    moments, named = MOMENTS.get(config.settings.optimizer, (2, "Adam's moments"))
+    averages = ("their averages, ", 1) if config.settings.ema else ("", 0)
+    size = 4 * (1 + moments + averages[1]) * trained
+    holds = f"weights, {averages[0]}{named}, the loader's place, random states"
     return (
         "checkpoints",
-        f"after {every} and as often again, {CHECKPOINTED * trained / 1e6:,.1f} MB: {holds}; {config.keep} kept",
+        f"after {every} and as often again, {size / 1e6:,.1f} MB: {holds}; {config.keep} kept",
     )
 
 
@@ -63,7 +75,7 @@ def ranks(where: Place, compress: str) -> list[Row]:
     return [("ranks", f"{where.world} over {backend}{there}, {share}; gradients travel in {gradients}")]
 
 
-def means(device: torch.device, precision: Precision, adam: Adam, compiling: Compiling) -> list[Row]:
+def means(device: torch.device, precision: Precision, optimizing: Chosen, compiling: Compiling) -> list[Row]:
     """How: one row for each operation that more than one implementation can serve, and why this one does."""
     form, why = chosen(device)
     eager = "plain torch" if device.type == "cuda" else "matrix products"
@@ -77,7 +89,7 @@ def means(device: torch.device, precision: Precision, adam: Adam, compiling: Com
             "statistics",
             f"of the batches of {world()} ranks, gathered" if world() > 1 else "of each batch, torch's kernel (one rank)",
         ),
-        ("optimizer", f"Adam, {adam.kernel} ({adam.reason})"),
+        ("optimizer", f"{optimizing.name}, {optimizing.kernel} ({optimizing.reason})"),
     ]
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from engine import adam, checkpoint, compiling, memory, precision, runs, work
+from engine import adam, checkpoint, compiling, memory, optimizers, precision, runs, work
+from engine.average import Average
 from engine.finite import NotFinite, Watch
 from engine.launch import Place
 from engine.meter import Meter
@@ -47,8 +48,9 @@ class Trainer:
             self.model.encoder.recompute()
         self.compiling = compiling.choose(compiled, where.device, recompute)
         self.compiling.apply(self.model.encoder)
-        self.adam = adam.make(kernel, self.model.parameters(), preset, where.device)
-        self.optimizer = self.adam.optimizer
+        self.optimizing = optimizers.make(kernel, self.model, preset, where.device)
+        self.optimizer = self.optimizing.optimizer
+        self.average = Average(self.model, preset.ema) if preset.ema else None
         self.config, self.loader, self.device, self.where = config, loader, where.device, where
         self.precision = precision.choose(config.amp, where.device)
         self.scaler = self.precision.scaler(where.device)
@@ -72,14 +74,24 @@ class Trainer:
         self.optimizer.zero_grad()
         self.scaler.scale(losses.total).backward()
         self.scaler.unscale_(self.optimizer)  # nothing but in float16
-        norm = gradient_norm(self.model)
+        norm = self.clip()
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.average:
+            self.average.update(self.step)
         self.step += 1
         # A float16 step whose gradient overflowed is skipped, and the next has a lower scale.
         self.watch.note(self.step, [losses.total] if self.scaler.is_enabled() else [losses.total, norm])
         self.meter.add(losses, norm)
         return losses
+
+    def clip(self) -> Tensor:
+        """The norm that the gradient of all ranks' images had before it was clipped, on its device; nothing waits for it."""
+        weights = [weight for weight in self.model.parameters() if weight.grad is not None]
+        norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+        if self.config.settings.grad_clip:
+            torch.nn.utils.clip_grads_with_norm_(weights, self.config.settings.grad_clip, norm)
+        return norm
 
     def scale(self) -> dict[str, float]:
         """The loss scale of float16, which waits for the device.
@@ -119,6 +131,7 @@ class Trainer:
             "step": self.step,
             "optimizer": adam.state_dict(self.optimizer),
             "scaler": self.scaler.state_dict(),
+            "average": self.average.state_dict() if self.average else {},
             "loader": self.loader.state_dict(),
             "meter": self.meter.state_dict(),
             "rng": from_all(rng),
@@ -128,7 +141,7 @@ class Trainer:
     @property
     def machine(self) -> dict[str, str]:
         """What the last bits of the numbers depend on, beside the configuration."""
-        means = {"precision": str(self.precision.dtype), "optimizer": self.adam.kernel, "compiled": str(self.compiling.on)}
+        means = {"precision": str(self.precision.dtype), "optimizer": self.optimizing.kernel, "compiled": str(self.compiling.on)}
         return runs.machine(self.device) | means | {"ranks": str(world()), "gradients": self.compress}
 
     def load(self, saved: checkpoint.Checkpoint) -> None:
@@ -144,14 +157,11 @@ class Trainer:
         adam.load_state_dict(self.optimizer, state["optimizer"])
         if state["scaler"]:  # empty where there was nothing to scale
             self.scaler.load_state_dict(state["scaler"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
         self.meter.load_state_dict(state["meter"])
         # What is random is drawn for the whole batch, from generators that all ranks keep in step: others may take them over.
         rng = state["rng"][rank() % len(state["rng"])]
         torch.set_rng_state(rng["cpu"])
         if "cuda" in rng and self.device.type == "cuda":
             torch.cuda.set_rng_state(rng["cuda"], self.device)
-
-
-def gradient_norm(model: torch.nn.Module) -> Tensor:
-    """The Euclidean norm of all gradients together, a scalar on their device."""
-    return torch.nn.utils.get_total_norm([weight.grad for weight in model.parameters() if weight.grad is not None])

@@ -57,7 +57,7 @@ def test_the_means_say_what_serves_and_why():
     compiled = compiling.Compiling(True, "asked for")
     assert dict(summary.means(CPU, precision.choose("off", CPU), chosen, compiled))["encoder"] == "torch.compile (asked for)"
     assert rows["statistics"] == "of each batch, torch's kernel (one rank)"
-    apex = SimpleNamespace(kernel="apex's fused kernel", reason="asked for")
+    apex = SimpleNamespace(name="Adam", kernel="apex's fused kernel", reason="asked for")
     assert (
         dict(summary.means(CPU, precision.choose("off", CPU), apex, EAGER))["optimizer"]
         == "Adam, apex's fused kernel (asked for)"
