@@ -27,7 +27,7 @@ import typer
 from rich.console import Console
 from torch import Tensor
 
-from engine import checkpoint, elastic, memory, options, precision, runs, settings_file, summary
+from engine import checkpoint, elastic, memory, options, pairs, precision, runs, settings_file, summary
 from engine.console import Progress, make_console, print_presets, start_table
 from engine.group import joined
 from engine.initial import start_from
@@ -62,16 +62,18 @@ def stream(loader: TwoViewLoader) -> Iterator[tuple[Views, Tensor]]:
 
 def fit(trainer: Trainer, run: Path, progress: Progress, stop: Stop, due: SaveTimer, peers: Peers, writer: Writer) -> int:
     """Trains to the last step or to a signal, and saves as it goes and at the end; returns the exit code."""
-    steps, batches = trainer.config.steps, stream(trainer.loader)
+    steps, began, batches = trainer.config.steps, trainer.step, stream(trainer.loader)
     logs, code = Logs(run, trainer.step) if peers.rank == 0 else None, 0
     trainer.model.train()
     trainer.meter.start()
     progress.begin(trainer.step)
     while trainer.step < steps and not code:
         rate = trainer.learning_rate
-        advance(trainer, batches)
+        views = advance(trainer, batches)
         if trainer.step % LOG_EVERY == 0 or trainer.step == steps:
             log(trainer, rate, logs, progress, writer)
+            if logs and pairs.due(trainer.step, first=trainer.step - began <= LOG_EVERY):
+                logs.write_pairs(trainer.step, pairs.picture(*views[:2], trainer.loader.recipe.mean, trainer.loader.recipe.std))
         saving, code = agree(trainer.step, stop, due, peers)
         if saving and trainer.step < steps:
             save(trainer, writer.save)
@@ -83,14 +85,15 @@ def fit(trainer: Trainer, run: Path, progress: Progress, stop: Stop, due: SaveTi
     return code
 
 
-def advance(trainer: Trainer, batches: Iterator[tuple[Views, Tensor]]) -> None:
-    """One step with the next batch."""
+def advance(trainer: Trainer, batches: Iterator[tuple[Views, Tensor]]) -> Views:
+    """One step with the next batch, which is good until the one after it is asked for."""
     asked = time.perf_counter()
     views, locations = next(batches)
     label, locations = (send(t, trainer.device) for t in (views.label, locations))
     trainer.meter.data_s += time.perf_counter() - asked
     trainer.update(views.x1, views.x2, label, locations)
     trainer.watch.check()
+    return views
 
 
 def agree(step: int, stop: Stop, due: SaveTimer, peers: Peers) -> tuple[bool, int]:

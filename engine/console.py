@@ -1,4 +1,4 @@
-"""What one sees: a table at the start, then a live line in a terminal or plain lines elsewhere."""
+"""What one sees: a table at the start, then a live panel in a terminal or plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 
 from engine import ladder
+from engine.panel import panel
 
 
 def make_console(quiet: bool = False) -> Console:
@@ -59,15 +60,15 @@ class Progress:
         self.started, self.first = time.monotonic(), step
 
     def say(self, words: str) -> None:
-        """A line of its own, above the live one."""
+        """A line of its own, above the live panel."""
         self.console.print(words, soft_wrap=True, highlight=False)
 
     def show(self, row: dict[str, Any]) -> None:
-        line = describe(row, self.steps, self.remaining(row["step"]))
+        remaining = self.remaining(row["step"])
         if self.live:
-            self.live.update(line)
+            self.live.update(panel(row, self.steps, remaining))
         else:
-            self.console.print(line, soft_wrap=True, highlight=False)
+            self.console.print(describe(row, self.steps, remaining), soft_wrap=True, highlight=False)
 
     def remaining(self, step: int) -> float:
         """Seconds to the end at the pace so far."""

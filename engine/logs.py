@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 FILE = "metrics.jsonl"
@@ -27,6 +28,10 @@ class Logs:
         for name, value in row.items():
             if isinstance(value, float):
                 self.board.add_scalar(name, value, row["step"])
+
+    def write_pairs(self, step: int, picture: Tensor) -> None:
+        """A picture (3, height, width) in [0, 1]."""
+        self.board.add_image("pairs of views", picture, step)
 
     def close(self) -> None:
         self.file.close()

@@ -73,6 +73,15 @@ def test_the_record_holds_what_it_promises(undisturbed):
     }
 
 
+def test_the_board_shows_pairs_beside_the_scalars(undisturbed):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(undisturbed)).Reload()
+    assert "loss" in board.Tags()["scalars"]
+    (shown,) = board.Images("pairs of views")  # of the first log step
+    assert (shown.step, shown.width, shown.height) == (20, 8 * 34 - 2, 2 * 32 + 2)
+
+
 def test_same_seed_same_loss(undisturbed, photo_set, tmp_path):
     train(photo_set, "again", "--steps", "45", cwd=tmp_path)
     assert losses(tmp_path / "runs" / "again") == losses(undisturbed)

@@ -77,6 +77,7 @@ class Loader:
 
     def __init__(self, side):
         self.manifest = SimpleNamespace(classes=[f"class {i}" for i in range(10)])
+        self.recipe = SimpleNamespace(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
         self.side, self.batch, self.epoch, self.step = side, BATCH, 0, 0
 
     def __len__(self):
@@ -122,6 +123,8 @@ def patch():
 
 
 PRESETS["mixtures"] = replace(PRESETS["fashion-mnist"], mixture=2)
+for name in ("adamw", "lamb", "lars"):
+    PRESETS[name] = replace(PRESETS["fashion-mnist"], optimizer=name, decay_biases=False, grad_clip=1.0, ema=0.99)
 
 
 def make_trainer(preset, amp):
@@ -150,7 +153,8 @@ def fit(preset, amp, fault):
         trainer = make_trainer(preset, amp)
         after(first_layer(trainer), lambda output: seen.update(computes_in=str(output.dtype)))
         fault(trainer)
-        progress, stop = SimpleNamespace(begin=lambda _: None), SimpleNamespace(code=None)
+        progress = SimpleNamespace(begin=lambda _: None, show=lambda _: None)
+        stop = SimpleNamespace(code=None)
         try:
             with Transfers():
                 train.fit(trainer, Path(run), progress, stop, lambda _: False, Peers(), Writer(Path(run), {}))
@@ -165,6 +169,7 @@ def fit(preset, amp, fault):
             "optimizer": kinds(state),
             "scaled": trainer.scaler.is_enabled(),
             "launches": launch.count,
+            "waits": getattr(trainer, "waits", None),
         }
     return seen
 
@@ -219,7 +224,35 @@ def unfused(trainer):
     trainer.optimizer = torch.optim.Adam(trainer.model.parameters(), fused=False)
 
 
-FAULTS = (none, host_buffer, host_meter, item, branch, mask, copy_in_backward, unpinned, unfused)
+def counted(trainer):
+    """Goes on beyond log steps: what waits there is counted with its step, and whatever waits elsewhere raises as ever."""
+    trainer.waits = waits = []
+    every, check = train.LOG_EVERY, trainer.watch.check
+
+    def waiting(name, value):
+        return lambda *_: waits.append((trainer.step, name)) or value
+
+    def check_counted(wait=False):
+        return waits.append((trainer.step, "check")) if wait else check()
+
+    def picture(*_):
+        waits.append((trainer.step, "pairs"))
+        return torch.zeros(3, 8, 8)
+
+    trainer.config = replace(trainer.config, steps=4 * every)
+    trainer.meter.read = waiting("read", {"images_per_s": 1.0})
+    trainer.scale, trainer.rates, trainer.watch.check = waiting("scale", {}), lambda _: {}, check_counted
+    train.pairs.picture, train.Logs = picture, lambda *_: SimpleNamespace(write=lambda _: None, write_pairs=lambda *_: None)
+
+
+def counted_and_branch(trainer):
+    """A wait that only the third log interval has."""
+    counted(trainer)
+    encode = trainer.model.encoder
+    after(encode, lambda features: trainer.step == 2 * train.LOG_EVERY + 1 and bool(features.r1.isnan().any()))
+
+
+FAULTS = (none, counted, counted_and_branch, host_buffer, host_meter, item, branch, mask, copy_in_backward, unpinned, unfused)
 
 if __name__ == "__main__":
     patch()

@@ -24,7 +24,10 @@ HERE = Path(__file__).parent
 LOG_EVERY = 3
 FORMS = ("torch", "triton") if find_spec("triton") else ("torch",)  # of the objective; Triton's kernels are not launched
 PRESETS = ("fashion-mnist", "imagenet-small", "imagenet-large", "mixtures")
+OPTIMIZERS = ("adamw", "lamb", "lars")  # with clipping and averages
 HEALTHY = [f"{preset},{amp},{form},none" for form in FORMS for preset in PRESETS for amp in ASKED]
+HEALTHY += [f"{name},{amp},torch,none" for name in OPTIMIZERS for amp in ASKED]
+COUNTED = [f"{preset},{amp},torch,counted" for preset in ("fashion-mnist", *OPTIMIZERS) for amp in ASKED]
 FAULTS = {  # what is done to a trainer: what it raises, in which part of a step, after how many steps
     "host_buffer": ("FakeTensorDeviceMismatchError", "update", 0),
     "host_meter": ("FakeTensorDeviceMismatchError", "update", 1),
@@ -34,6 +37,7 @@ FAULTS = {  # what is done to a trainer: what it raises, in which part of a step
     "copy_in_backward": ("HostCopy", "update", 0),
     "unpinned": ("HostCopy", "update", 0),
     "unfused": ("DataDependentOutputException", "update", 0),
+    "counted_and_branch": ("DataDependentOutputException", "update", 2 * LOG_EVERY + 1),
 }
 
 
@@ -55,7 +59,7 @@ def results(tmp_path_factory):
     shim = tmp_path_factory.mktemp("shim") / "shim.so"
     build = ["g++", "-std=c++20", "-shared", "-fPIC", *(f"-I{path}" for path in include_paths()), HERE / "shim.cpp", "-o", shim]
     subprocess.run(build, check=True)
-    cases = [*HEALTHY, *(f"fashion-mnist,fp16,torch,{fault}" for fault in FAULTS)]
+    cases = [*HEALTHY, *COUNTED, *(f"fashion-mnist,fp16,torch,{fault}" for fault in FAULTS)]
     command = [sys.executable, HERE / "session.py", shim, str(LOG_EVERY), *cases]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     return dict(zip(cases, map(json.loads, done.stdout.splitlines()), strict=True))
@@ -67,6 +71,17 @@ def test_nothing_waits_for_the_gpu_before_the_first_log_step(results, case):
     found = results[case]
     assert (found["raised"], found["where"]) == ("DataDependentOutputException", ["log", "read"]), found
     assert found["steps"] == LOG_EVERY
+
+
+@pytest.mark.parametrize("case", COUNTED)
+def test_waits_of_four_log_intervals(results, case):
+    """Each log step reads the losses, the loss scale and the watch, the first the pairs too; then the last save begins."""
+    steps = [LOG_EVERY * i for i in range(1, 5)]
+    expected = [[step, name] for step in steps for name in ("read", "scale", "check", *(("pairs",) if step == steps[0] else ()))]
+    found = results[case]
+    assert found["waits"] == [*expected, [steps[-1], "check"]]
+    assert found["steps"] == steps[-1]
+    assert found["where"][0] == "save", found
 
 
 @pytest.mark.parametrize("case", HEALTHY)
