@@ -49,7 +49,7 @@ def _opened(data: bytes) -> Image.Image:
         return Image.open(BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         if data[:4] in TIFF:
-            raise Rejected("a TIFF with channels or numbers that Pillow does not read") from None
+            raise Rejected("a damaged TIFF, or one of channels or numbers that are not read") from None
         raise
 
 

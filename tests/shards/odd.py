@@ -92,7 +92,7 @@ BAD = {
     "float.tif": (deep("TIFF", dtype=np.float32), "floating-point pixels"),
     "32 bit.tif": (encoded(Image.fromarray(np.full((9, 9), 70_000, np.int32)), "TIFF"), "pixels of more than 16 bits"),
     "negative.tif": (encoded(Image.fromarray(np.full((9, 9), -5, np.int32)), "TIFF"), "negative pixels"),
-    "two channels.tif": (two_channels(), "a TIFF with channels or numbers that Pillow does not read"),
+    "two channels.tif": (two_channels(), "a damaged TIFF, or one of channels or numbers that are not read"),
     "postscript.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
     "long.png": (encoded(Image.new("1", (70_000, 2)), "PNG"), "too large"),
     "wide.png": (black_png(12_000), "too large"),
