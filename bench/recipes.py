@@ -1,0 +1,110 @@
+"""Which optimizer serves a small preset?  python -m bench.recipes DATA [--steps 100] [--seeds 0,1,2] [--only NAME,…]
+
+Trains the default preset of DATA (a directory, data/shapes or data/fashion-mnist) on the CPU with each variant below: same steps,
+same images, same schedule, one thread. Then a linear probe on the centred view. It is trained on four fifths of the images looked
+at and tested on the last fifth: all from the training split, as the validation split is for results and not for choices.
+Prints a row a run as it ends, and a table with the mean and the range over seeds.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from bench.learns import call
+from bench.machine import describe
+from engine import precision, runs
+from engine.average import averaged
+from engine.presets import default_preset
+from errors import UsageError, run_app
+from evaluation.features import Labelled, collect, represent
+from evaluation.linear import linear_top1
+from model import Encoder
+from pipeline import EvalLoader
+from pipeline.recipe_file import recipe_of
+from shards import manifest as manifests
+
+# Rates of LAMB and LARS are relative to a weight's own length, so the presets' rates, Adam's, do not serve them.
+VARIANTS = {
+    "adam": ("--ema", "0.98"),  # the average changes no step: its probe is a row of its own
+    "adam-0.005": ("--lr", "5e-3"),
+    "adamw-decay-0.05": ("--optimizer", "adamw", "--config", "DECAY"),
+    "lamb-0.01": ("--optimizer", "lamb", "--lr", "1e-2"),
+    "lamb-0.03": ("--optimizer", "lamb", "--lr", "3e-2"),
+    "lamb-0.1": ("--optimizer", "lamb", "--lr", "1e-1"),
+    "lars-5": ("--optimizer", "lars", "--lr", "5"),
+    "lars-5-clip-1": ("--optimizer", "lars", "--lr", "5", "--grad-clip", "1"),
+}
+AVERAGE = "adam, averaged 0.98"
+BATCH, WARMUP, LOOKED_AT, HELD_OUT = 64, 20, 24, 5  # LOOKED_AT: batches of 256 images for the probe
+CPU = torch.device("cpu")
+
+
+def learn(data: Path, name: str, seed: int, steps: int, out: Path) -> dict[str, tuple[float, float]]:
+    """Trains once: (last loss, probe) by the name of the row."""
+    run = out / f"{data.name}-{name}-seed{seed}"
+    decay = out / "decay.toml"
+    decay.write_text("weight_decay = 0.05\n")
+    more = [str(decay) if word == "DECAY" else word for word in VARIANTS[name]]
+    common = ("--data", str(data), "--gpus", "0", "--seed", str(seed), "--run", str(run), "--quiet")
+    call("train.py", *common, "--steps", str(steps), "--batch-size", str(BATCH), "--warmup", str(WARMUP), *more)
+    loss = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["loss"]
+    saved = runs.newest_checkpoint(run)
+    found = {name: (loss, probed(saved, data))}
+    return found | ({AVERAGE: (loss, probed(averaged(saved), data))} if saved.trainer["average"] else {})
+
+
+def probed(saved: runs.checkpoint.Checkpoint, data: Path) -> float:
+    """Top-1 of a linear probe on images of the training split that it was not shown."""
+    encoder, prefix = Encoder(runs.encoder_config(saved.config)), "encoder."
+    encoder.load_state_dict({k.removeprefix(prefix): v for k, v in saved.weights.items() if k.startswith(prefix)})
+    loader = EvalLoader(data, ["train"], recipe_of(saved.config))
+    (features,) = collect(islice(loader, LOOKED_AT), represent(encoder, precision.choose("auto", CPU), CPU))
+    cut = len(features.y) - len(features.y) // HELD_OUT
+    shown, held = (Labelled(features.x[part], features.y[part]) for part in (slice(cut), slice(cut, None)))
+    return linear_top1(shown, held, len(manifests.load(data).classes))
+
+
+def row(name: str, found: list[tuple[float, float]]) -> str:
+    losses, tops = zip(*found, strict=True)
+    spread = f"{statistics.mean(tops):7.2%} ({min(tops):.2%} to {max(tops):.2%})"
+    return f"{name:32} {spread}   {statistics.mean(losses):8.3f} ({min(losses):.3f} to {max(losses):.3f})"
+
+
+def main(
+    data: Annotated[Path, typer.Argument(help="A shard set of shapes or fashion-mnist.")],
+    steps: Annotated[int, typer.Option(min=1, help="Of each run.")] = 100,
+    seeds: Annotated[str, typer.Option(help="With commas.")] = "0,1,2",
+    only: Annotated[str | None, typer.Option(help="Names of variants, with commas.", show_default="all")] = None,
+    out: Annotated[Path, typer.Option(help="Where the runs go.")] = Path("runs/recipes"),
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read by run_app
+) -> None:
+    names = only.split(",") if only else list(VARIANTS)
+    if unknown := [name for name in names if name not in VARIANTS]:
+        raise UsageError(f"--only {unknown[0]}: there is no such variant; there are {', '.join(VARIANTS)}")
+    out.mkdir(parents=True, exist_ok=True)
+    print(f"{describe()}, {torch.get_num_threads()} threads")
+    print(
+        f"{data.name}, preset {default_preset(data.name, gpu=False)}: {steps} steps of {BATCH}, {WARMUP} warm-up, seeds {seeds}"
+    )
+    table: dict[str, list[tuple[float, float]]] = {}
+    for seed in map(int, seeds.split(",")):
+        for name in names:
+            for each, found in learn(data, name, seed, steps, out).items():
+                table.setdefault(each, []).append(found)
+                print(f"seed {seed}  {each}: loss {found[0]:.3f}, top-1 {found[1]:.2%}", flush=True)
+    print(f"{'':32} top-1: mean (range)             last loss: mean (range)")
+    for each, numbers in table.items():
+        print(row(each, numbers))
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command(help=__doc__)(main)
+    run_app(app, "python -m bench.recipes")
