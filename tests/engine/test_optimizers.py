@@ -167,6 +167,24 @@ def test_a_step_that_overflowed_is_skipped_whole(name):
     assert not any(torch.equal(a, b) for a, b in zip(before, again, strict=False))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_grad_scaler_steps_and_skips(name):
+    """The scaler itself, on the CPU: a whole step where all is finite is the one without it, and none where it is not."""
+    plain, scaled = Model(torch.float32), Model(torch.float32)
+    preset = replace(PRESET, optimizer=name)
+    expected = train(plain, make("torch", plain, preset, CPU).optimizer, 0, 3)
+    optimizer, scaler = make("torch", scaled, preset, CPU).optimizer, torch.amp.GradScaler("cpu", init_scale=1024.0)
+    for step in (0, 1, None, 2):
+        optimizer.zero_grad()
+        scaler.scale(scaled.loss(step or 0) * (float("inf") if step is None else 1.0)).backward()
+        scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+    assert scaler.get_scale() == 512.0
+    for mine, theirs in zip(scaled.parameters(), expected, strict=True):
+        torch.testing.assert_close(mine.detach(), theirs, rtol=1e-6, atol=1e-7)
+
+
 def values(optimizer):
     return [value for state in optimizer.state.values() for value in state.values()]
 
