@@ -1,17 +1,24 @@
-"""Encoded images of a shard set, by number, out of memory-mapped shards: reading one costs a page fault at most."""
+"""Encoded images of a shard set, by number.
+
+They are read, not mapped into memory: a mapped file that is cut short ends the process where a read comes back short.
+"""
 
 from __future__ import annotations
 
-import mmap
+import os
 import zlib
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from errors import UsageError, UserError
 from shards.index import key_of, load_index
 from shards.manifest import Manifest, Shard
+
+OPEN = 64  # files held open at a time: the shards of one window of the order, and of the next
 
 
 class Store:
@@ -38,27 +45,42 @@ class Store:
                 f"{root}: a label is {self.labels.max()}, and there are {len(manifest.classes)} classes; {mend(root)}"
             )
         self.sizes = np.stack([index["width"], index["height"]], 1)
-        self.maps: dict[int, np.ndarray] = {}
+        self.open: OrderedDict[int, BinaryIO] = OrderedDict()  # by shard, the last used at the end
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def encoded(self, sample: int) -> np.ndarray:
-        """The bytes of an image, (size,) uint8, still in the page cache: nothing is copied.
+        """The bytes of an image, (size,) uint8.
 
         Raises:
-            UserError: they are not the bytes that were checked when the set was built; names shard and key. Such bytes must not
-                reach DALI 2.4, whose PNG decoder can end the process. Checked at a few gigabytes a second.
+            UserError: they cannot be read, or are not the bytes that were checked when the set was built; names shard and key.
+                Such bytes must not reach DALI 2.4, whose PNG decoder can end the process. Checked at a few gigabytes a second.
         """
         shard = int(np.searchsorted(self.starts, sample, "right")) - 1
+        try:
+            data = os.pread(self.opened(shard).fileno(), int(self.length[sample]), int(self.offset[sample]))
+        except (OSError, OverflowError) as error:
+            raise self.broken(shard, sample, f"cannot be read ({error})") from error
+        if len(data) != self.length[sample]:
+            raise self.broken(shard, sample, "is cut short")
+        if zlib.crc32(data) != self.crc[sample]:
+            raise self.broken(shard, sample, "has changed since the set was built")
+        return np.frombuffer(data, np.uint8)
+
+    def opened(self, shard: int) -> BinaryIO:
+        """A shard's file; the one that was used longest ago is closed for it where many are open."""
+        if shard not in self.open:
+            if len(self.open) == OPEN:
+                self.open.popitem(last=False)[1].close()
+            self.open[shard] = (self.root / self.files[shard]).open("rb", buffering=0)
+        self.open.move_to_end(shard)
+        return self.open[shard]
+
+    def broken(self, shard: int, sample: int, what: str) -> UserError:
         path = self.root / self.files[shard]
-        if shard not in self.maps:
-            self.maps[shard] = map_file(path)
-        data = self.maps[shard][self.offset[sample] : self.offset[sample] + self.length[sample]]
-        if zlib.crc32(data.data) != self.crc[sample]:
-            key = key_of(path.with_suffix(".idx"), sample - int(self.starts[shard]))
-            raise UserError(f"{path}: the image of sample {key} has changed since the set was built; {mend(self.root)}")
-        return data
+        key = key_of(path.with_suffix(".idx"), sample - int(self.starts[shard]))
+        return UserError(f"{path}: the image of sample {key} {what}; {mend(self.root)}")
 
 
 def shards_of(manifest: Manifest, split: str, root: Path) -> tuple[Shard, ...]:
@@ -76,11 +98,6 @@ def read_index(root: Path, shard: Shard) -> np.ndarray:
     if len(index) != shard.samples:
         raise UserError(f"{path}: its index counts {len(index)} samples, and dataset.json {shard.samples}; {mend(root)}")
     return index
-
-
-def map_file(path: Path) -> np.ndarray:
-    with path.open("rb") as file:
-        return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
 
 
 def mend(root: Path) -> str:

@@ -1,6 +1,7 @@
 """Damage that is seen before DALI sees it: each kind ends in one line that names the file."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -37,17 +38,23 @@ def test_every_image_of_a_good_set_passes(shapes, photo_set):
 
 
 @pytest.mark.parametrize("name", ["shapes", "photo_set"])
-def test_any_flipped_bit_is_seen(name, request):
+def test_any_flipped_bit_is_seen(name, request, tmp_path):
     """In JPEG too, whose decoders take most damage for pixels."""
-    store = opened(request.getfixturevalue(name))
+    store = opened(shutil.copytree(request.getfixturevalue(name), tmp_path / "set"))
     good = store.encoded(3)
     shard = int(np.searchsorted(store.starts, 3, "right")) - 1
-    whole = store.maps[shard]
-    for at in np.random.default_rng(0).integers(0, len(good), 50):
-        store.maps[shard] = whole.copy()
-        store.maps[shard][store.offset[3] + at] ^= 1 << int(at % 8)
-        with pytest.raises(UserError, match="has changed"):
-            store.encoded(3)
+    with (store.root / store.files[shard]).open("r+b", buffering=0) as file:
+        for at in np.random.default_rng(0).integers(0, len(good), 50):
+            place = int(store.offset[3] + at)
+            for flip in (True, False):  # and back
+                file.seek(place)
+                byte = file.read(1)[0] ^ 1 << int(at % 8)
+                file.seek(place)
+                file.write(bytes([byte]))
+                if flip:
+                    with pytest.raises(UserError, match="has changed"):
+                        store.encoded(3)
+    assert np.array_equal(store.encoded(3), good)
 
 
 def test_rows_that_point_elsewhere_are_seen(shapes):
@@ -55,8 +62,39 @@ def test_rows_that_point_elsewhere_are_seen(shapes):
         for change in (1, -1, 10**9):
             store = opened(shapes)
             getattr(store, column)[3] += change
-            with pytest.raises(UserError, match="has changed"):
+            with pytest.raises(UserError, match=r"has changed|is cut short"):
                 store.encoded(3)
+
+
+def test_a_shard_that_is_cut_short_while_it_is_open_ends_in_one_line(copy):
+    store = opened(copy)
+    store.encoded(0)
+    tar = copy / "train-00000.tar"
+    os.truncate(tar, int(store.offset[7]) + 10)
+    assert len(store.encoded(6))
+    with pytest.raises(UserError, match=r"train-00000\.tar: the image of sample 000000007 is cut short.*python -m shards verify"):
+        store.encoded(7)
+
+
+def test_a_shard_that_is_removed_goes_on_where_it_is_open_and_is_named_where_it_is_not(copy):
+    held, late = opened(copy), opened(copy)
+    held.encoded(0)
+    (copy / "train-00000.tar").unlink()
+    assert len(held.encoded(7))
+    with pytest.raises(UserError, match=r"sample 000000007 cannot be read .*No such file.*verify"):
+        late.encoded(7)
+
+
+def test_few_files_are_open_at_a_time(photo_set, monkeypatch):
+    monkeypatch.setattr("pipeline.store.OPEN", 2)
+    store = opened(photo_set)
+    store.files, store.starts = store.files[:1] * 5, np.arange(6)  # five shards of one sample
+    whole = opened(photo_set).encoded(0)
+    store.offset, store.length, store.crc = (np.repeat(part[:1], 5) for part in (store.offset, store.length, store.crc))
+    for sample in (0, 1, 2, 0, 4, 3, 3):
+        assert np.array_equal(store.encoded(sample), whole)
+        assert len(store.open) <= 2
+        assert next(reversed(store.open)) == sample
 
 
 def test_a_damaged_sample_is_named(copy):
