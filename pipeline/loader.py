@@ -86,11 +86,13 @@ class TwoViewLoader:
             raise UsageError(
                 f"--batch-size {self.batch}: must be at least 2 and divisible by the number of ranks, {self.world}; try {fits}"
             )
+        if len(set(self.splits)) < len(self.splits):
+            raise UsageError(f"{self.root}: {'+'.join(self.splits)} names a split twice, and no image comes twice in an epoch")
         if len(self) == 0:
-            raise UsageError(
-                f"{self.root}: {len(self.store)} samples in {'+'.join(self.splits)} are less than one batch of {self.batch}; "
-                f"try --batch-size {max(2, len(self.store) // 2)}"
-            )
+            fits = len(self.store) // 2 // self.world * self.world  # two steps an epoch at least
+            advice = f"try --batch-size {fits}" if fits >= 2 else f"that is too few for {self.world} ranks"
+            samples = f"{len(self.store)} samples in {'+'.join(self.splits)}"
+            raise UsageError(f"{self.root}: {samples} are less than one batch of {self.batch}; {advice}")
 
     def __len__(self) -> int:
         """Steps of an epoch, equal on every rank."""

@@ -1,5 +1,7 @@
 """The loader on real shards: what it delivers, how it resumes, and how it shares a batch among ranks."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -157,6 +159,54 @@ def test_a_state_of_other_data_or_options_is_refused(photo_set):
 def test_a_batch_larger_than_the_split_is_refused_with_the_numbers(photo_set):
     with pytest.raises(UsageError, match=r"96 samples.*batch of 97"):
         loader(photo_set, batch=97)
+
+
+@pytest.mark.parametrize(
+    ("world", "advice"), [(1, "try --batch-size 48"), (5, "try --batch-size 45"), (64, "too few for 64 ranks")]
+)
+def test_the_batch_that_is_advised_is_one_that_is_taken(photo_set, world, advice):
+    with pytest.raises(UsageError, match=advice) as caught:
+        loader(photo_set, batch=64 * 5, world=world)
+    if advice.startswith("try"):
+        assert len(loader(photo_set, batch=int(str(caught.value).split()[-1]), world=world)) == 2
+
+
+def test_a_split_that_is_named_twice_is_refused(photo_set):
+    with pytest.raises(UsageError, match=r"train\+val\+train names a split twice"):
+        TwoViewLoader(photo_set, ["train", "val", "train"], RECIPE, 4)
+
+
+RESUME = """
+import sys, torch
+from pathlib import Path
+from tests.pipeline.test_loader import loader, take
+source = loader(Path(sys.argv[1]), threads=2)
+source.load_state_dict(torch.load(sys.argv[2]))
+torch.save([list(views) for views in take(source, 5)], sys.argv[3])
+"""
+
+
+def test_another_process_continues_bit_for_bit(photo_set, tmp_path):
+    started = loader(photo_set)
+    whole = take(started, 4)
+    torch.save(started.state_dict(), tmp_path / "state")
+    whole = take(started, 5)
+    paths = [str(path) for path in (photo_set, tmp_path / "state", tmp_path / "batches")]
+    subprocess.run([sys.executable, "-c", RESUME, *paths], check=True)
+    assert all(equal(a, b) for a, b in zip(whole, torch.load(tmp_path / "batches"), strict=True))
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_a_state_of_one_rank_is_continued_by_several(photo_set, world):
+    started = loader(photo_set)
+    take(started, 4)
+    state, whole = started.state_dict(), take(started, 3)
+    ranks = [loader(photo_set, rank=rank, world=world) for rank in range(world)]
+    for source in ranks:
+        source.load_state_dict(state)
+    parts = [take(source, 3) for source in ranks]
+    for step, batch in enumerate(whole):
+        assert equal([torch.cat([part[step][k] for part in parts]) for k in range(3)], batch)
 
 
 def test_an_unknown_split_is_named(photo_set):
