@@ -18,7 +18,9 @@ def test_memory_is_taken_again_once_released():
 
 
 @pytest.mark.parametrize(
-    "part", [lambda x: x[1], lambda x: x.permute(0, 3, 1, 2), lambda x: x.numpy()[2], lambda x: x.detach()], ids=str
+    "part",
+    [lambda x: x[1], lambda x: x.permute(0, 3, 1, 2), lambda x: x.numpy()[2], lambda x: x.detach()],
+    ids=["a row", "a permutation", "numpy", "detached"],
 )
 def test_memory_stays_while_a_part_is_looked_at(part):
     buffers = Buffers()
