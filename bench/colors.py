@@ -13,8 +13,8 @@ from typing import Annotated
 
 import typer
 
+from bench.feeders import endless
 from bench.learns import call
-from bench.loader import endless
 from bench.machine import describe, seconds
 from errors import run_app
 from pipeline import RECIPES, TwoViewLoader
