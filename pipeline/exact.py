@@ -6,6 +6,11 @@ All but hue are one form. With g the pixel's gray, rounded, and m the image's me
 
 Hue turns in HSV, in floating point: Pillow's own HSV has 8 bits and lies several levels off. Hue comes once, somewhere among the
 others, so a chain is three such operations before it and three after, those that are not drawn being (1, 0, 0): no branches.
+
+``colour`` is the chain compiled for the CPU by numba: operations as small as these cost more to call than to compute, and the
+interpreter lets only one thread call at a time. It contracts no products with sums, so its bits are the same on every processor.
+
+Shape letter: P pixels of a view.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 
 from pipeline.jitter import BRIGHTNESS, CONTRAST, HUE, SATURATION, Jitter
 
@@ -41,3 +47,84 @@ def chain(jitter: Jitter) -> Chain:
         rest = [1 - f if operation == other else np.zeros(count) for other in (SATURATION, CONTRAST)]
         blend[np.arange(count), place] = np.stack([f, *rest], 1)
     return Chain(blend, jitter.amount[:, HUE], jitter.gray)
+
+
+# Levels are float32, and so is every constant: one of float64 would make all that it meets float64. They are frozen into what
+# numba caches beside this file, which is compiled again when the file changes: none may come from another.
+RED, GREEN, BLUE = (np.float32(part) for part in LUMA)
+HALF, UP, TOP = np.float32(0.5), np.float32(NUDGE), np.float32(255)
+ZERO, ONE, TWO, FOUR, SIX, SIXTH = (np.float32(number) for number in (0, 1, 2, 4, 6, 1 / 6))
+compiled = njit(nogil=True, cache=True, error_model="numpy")  # numpy's: division does not look for zeros, of which there are none
+
+
+@compiled
+def gray_of(red: np.float32, green: np.float32, blue: np.float32) -> np.float32:
+    return np.floor(RED * red + GREEN * green + BLUE * blue + HALF)
+
+
+@compiled
+def colour(
+    rgb: np.ndarray, blend: np.ndarray, hue: np.float32, gray: bool, shift: np.ndarray, scale: np.ndarray, out: np.ndarray
+) -> None:
+    """Colours and normalises one view: ``shift + scale x``, x being what the chain makes of a pixel.
+
+    Args:
+        rgb: whole levels, (3, P) float32; what is in it afterwards is of no use.
+        blend, hue, gray: a view's part of a ``Chain``, (6, 3) float32, float32 and bool.
+        shift, scale: (3,) float32.
+        out: (P, 3) float32.
+    """
+    for step in range(2 * BEFORE):
+        if step == BEFORE and hue != 0:
+            turn(rgb[0], rgb[1], rgb[2], hue)
+        if blend[step, 0] != 1 or blend[step, 1] != 0 or blend[step, 2] != 0:
+            blend_in(rgb[0], rgb[1], rgb[2], blend[step, 0], blend[step, 1], blend[step, 2])
+    for p in range(rgb.shape[1]):
+        red, green, blue = rgb[0, p], rgb[1, p], rgb[2, p]
+        if gray:
+            red = green = blue = gray_of(red, green, blue)
+        out[p, 0] = shift[0] + scale[0] * red
+        out[p, 1] = shift[1] + scale[1] * green
+        out[p, 2] = shift[2] + scale[2] * blue
+
+
+@compiled
+def blend_in(red: np.ndarray, green: np.ndarray, blue: np.ndarray, f: np.float32, own: np.float32, mean: np.float32) -> None:
+    """One operation other than hue on planes (P,)."""
+    level = UP + mean * mean_gray(red, green, blue) if mean != 0 else UP
+    for p in range(red.size):
+        add = level + own * gray_of(red[p], green[p], blue[p]) if own != 0 else level
+        red[p] = min(max(np.floor(f * red[p] + add), ZERO), TOP)
+        green[p] = min(max(np.floor(f * green[p] + add), ZERO), TOP)
+        blue[p] = min(max(np.floor(f * blue[p] + add), ZERO), TOP)
+
+
+@compiled
+def mean_gray(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> np.float32:
+    """Rounded, of planes (P,); in float64 the sum of whole levels is exact."""
+    total = 0.0
+    for p in range(red.size):
+        total += gray_of(red[p], green[p], blue[p])
+    return np.float32(np.floor(total / red.size + 0.5))
+
+
+@compiled
+def turn(red: np.ndarray, green: np.ndarray, blue: np.ndarray, turns: np.float32) -> None:
+    """Hue turned in HSV on planes (P,): of the six sectors around the gray axis, h says where a pixel is."""
+    for p in range(red.size):
+        r, g, b = red[p], green[p], blue[p]
+        high = max(r, g, b)
+        chroma = high - min(r, g, b)
+        h = b - r + TWO * chroma if g == high else r - g + FOUR * chroma
+        h = g - b if r == high else h
+        h = h / max(chroma, ONE) + SIX * turns
+        red[p] = wheel(high, chroma, h + np.float32(5))
+        green[p] = wheel(high, chroma, h + np.float32(3))
+        blue[p] = wheel(high, chroma, h + ONE)
+
+
+@compiled
+def wheel(high: np.float32, chroma: np.float32, k: np.float32) -> np.float32:
+    """A channel's level at k sixths from where it is missing: it rises for one, stays for two and falls for one."""
+    k -= SIX * np.floor(k * SIXTH)
+    return np.floor(high - chroma * min(max(min(k, FOUR - k), ZERO), ONE) + HALF)

@@ -1,8 +1,8 @@
 """Views by torch on the CPU: a box of a decoded image, resampled, coloured and normalised.
 
-The same function of the same draws as the DALI graph, several times faster there: torch's antialiased bicubic on bytes is a port
-of Pillow's at a fraction of its time, and colours are planes that stay in the cache while operation after operation passes over
-them. Every pass writes into memory that is there already: asking the system for 200 kB costs ten times what a pass over it does.
+The same function of the same draws as the DALI graph, many times faster there: torch's antialiased bicubic on bytes is a port of
+Pillow's at a fraction of its time, and colours are compiled loops over planes that stay in the cache. All is written into memory
+that is there already: asking the system for 200 kB costs ten times what a pass over it does.
 
 Shape letters: B images of a batch, S image side, P = S S pixels.
 """
@@ -23,18 +23,12 @@ from pipeline.draws import Draws
 from pipeline.jitter import Jitter
 from pipeline.recipes import Recipe, normalisation
 
-GRAY = torch.tensor([exact.LUMA])
-# Where red, green and blue begin on the hue circle, in sixths of a turn: (3, 1).
-SECTORS = torch.tensor([[5.0], [3.0], [1.0]])
-FOUR = torch.tensor(4.0)
-
 
 class Canvas:
-    """Memory for the colours of one view: rgb and spare (3, P), gray (1, P), six planes (P,)."""
+    """Memory for the colours of one view: rgb and spare (3, P)."""
 
     def __init__(self, pixels: int) -> None:
         self.rgb, self.spare = torch.empty(2, 3, pixels)
-        self.gray, self.planes = torch.empty(1, pixels), torch.empty(6, pixels)
 
 
 class Painter:
@@ -50,7 +44,7 @@ class Painter:
     def views(self, images: Sequence[np.ndarray], draws: Sequence[Draws]) -> list[Tensor]:
         """For each of ``draws`` a batch (B, 3, S, S) float32, channels-last, of ``images`` (H, W, 3) uint8."""
         S = self.recipe.size
-        batches = [self.buffers.take((len(images), S, S, 3)).permute(0, 3, 1, 2) for _ in draws]
+        batches = [self.buffers.take((len(images), S, S, 3)) for _ in draws]
         colours = [colouring(self.recipe, view.jitter) for view in draws]
 
         def paint(worker: int) -> None:
@@ -58,10 +52,10 @@ class Painter:
             for i in range(worker, len(images), self.threads):
                 for view, colour, batch in zip(draws, colours, batches, strict=True):
                     canvas.rgb.view(3, S, S).copy_(oriented(images[i], self.recipe, view, i))
-                    batch[i] = colour(canvas, i).view(3, S, S)
+                    colour(canvas, i, batch[i].view(-1, 3))
 
         list(self.pool.map(paint, range(self.threads)))
-        return batches
+        return [batch.permute(0, 3, 1, 2) for batch in batches]
 
 
 def oriented(image: np.ndarray, recipe: Recipe, view: Draws, i: int) -> Tensor:
@@ -95,66 +89,22 @@ def there_and_back(first: int, count: int) -> np.ndarray:
     return np.abs((np.arange(first, first + count) + last) % max(1, 2 * last) - last)
 
 
-def colouring(recipe: Recipe, jitter: Jitter) -> Callable[[Canvas, int], Tensor]:
-    """What colours and normalises a canvas as view i wants, in the canvas's own memory: (3, P)."""
-    shift, scale = (torch.tensor(part).view(3, 1) for part in normalisation(recipe))
+def colouring(recipe: Recipe, jitter: Jitter) -> Callable[[Canvas, int, Tensor], None]:
+    """What colours and normalises the canvas of view i into (P, 3); the canvas is of no use afterwards."""
+    shift, scale = (np.asarray(part, np.float32).reshape(3) for part in normalisation(recipe))
     if recipe.color == "fused":
-        gain, centre = (torch.from_numpy(part.astype(np.float32)) * scale for part in fused.compose(jitter))
+        constant, factor = (torch.from_numpy(part).view(3, 1) for part in (shift, scale))
+        gain, centre = (torch.from_numpy(part.astype(np.float32)) * factor for part in fused.compose(jitter))
 
-        def compose(canvas: Canvas, i: int) -> Tensor:
-            offset = centre[i] @ canvas.rgb.mean(1, keepdim=True) + shift
-            return torch.addmm(offset, gain[i], canvas.rgb, out=canvas.spare)
+        def compose(canvas: Canvas, i: int, out: Tensor) -> None:
+            offset = centre[i] @ canvas.rgb.mean(1, keepdim=True) + constant
+            out.copy_(torch.addmm(offset, gain[i], canvas.rgb, out=canvas.spare).T)
 
         return compose
-    blend, hue, gray = (part.tolist() for part in exact.chain(jitter))
+    blend, hue, gray = exact.chain(jitter)
+    blend, hue = blend.astype(np.float32), hue.astype(np.float32)
 
-    def colour(canvas: Canvas, i: int) -> Tensor:
-        jittered(canvas, blend[i], hue[i])
-        return torch.addcmul(shift, grayed(canvas) if gray[i] else canvas.rgb, scale, out=canvas.spare)
+    def colour(canvas: Canvas, i: int, out: Tensor) -> None:
+        exact.colour(canvas.rgb.numpy(), blend[i], hue[i], gray[i], shift, scale, out.numpy())
 
     return colour
-
-
-def jittered(canvas: Canvas, blend: list[list[float]], hue: float) -> None:
-    """The chain of ``exact`` on a canvas of whole levels, but for its gray."""
-    for step in blend[: exact.BEFORE]:
-        blended(canvas, *step)
-    if hue:
-        rotated(canvas, hue)
-    for step in blend[exact.BEFORE :]:
-        blended(canvas, *step)
-
-
-def blended(canvas: Canvas, f: float, own: float, mean: float) -> None:
-    if (f, own, mean) == (1, 0, 0):
-        return
-    gray = grayed(canvas) if own or mean else canvas.gray
-    x = canvas.rgb.mul_(f)
-    if own:
-        x.add_(gray, alpha=own)
-    if mean:
-        x.add_(gray.mean().add_(0.5).floor_(), alpha=mean)
-    x.add_(exact.NUDGE).floor_().clamp_(0, 255)
-
-
-def grayed(canvas: Canvas) -> Tensor:
-    return torch.mm(GRAY, canvas.rgb, out=canvas.gray).add_(0.5).floor_()
-
-
-def rotated(canvas: Canvas, turns: float) -> None:
-    """Hue turned in HSV: of the six sectors around the gray axis, h says where a pixel is."""
-    red, green, blue = canvas.rgb
-    high, low, chroma, h, other, mask = canvas.planes
-    torch.maximum(torch.maximum(red, green, out=high), blue, out=high)
-    torch.minimum(torch.minimum(red, green, out=low), blue, out=low)
-    torch.sub(high, low, out=chroma)
-    torch.sub(red, green, out=h).add_(chroma, alpha=4)
-    torch.sub(blue, red, out=other).add_(chroma, alpha=2)
-    torch.lerp(h, other, torch.eq(green, high, out=mask), out=h)  # a mask of 0 and 1: choosing by bool is branches, and slow
-    torch.sub(green, blue, out=other)
-    torch.lerp(h, other, torch.eq(red, high, out=mask), out=h)
-    h.div_(torch.clamp(chroma, min=1, out=low)).add_(6 * turns)
-    k, rest = torch.add(h, SECTORS, out=canvas.spare), canvas.rgb
-    k.sub_(torch.mul(k, 1 / 6, out=rest).floor_(), alpha=6)  # within a turn; a remainder's division is slow
-    absent = torch.minimum(k, torch.sub(FOUR, k, out=rest), out=k).clamp_(0, 1)
-    torch.addcmul(high, absent, chroma, value=-1, out=canvas.rgb).add_(0.5).floor_()
