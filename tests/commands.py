@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from tests.forked import TIMEOUT, run_forked
+
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 ROOT = Path(__file__).parent.parent
 # Between short runs that differ in rounding alone: mostly 1e-7, up to 1e-4 where a step magnifies it, as other
@@ -34,10 +36,13 @@ def command(data, name, *more):
 
 
 def train(data, name, *more, cwd, code=0, threads=1):
-    environment = ENVIRONMENT | {"OMP_NUM_THREADS": str(threads)}
-    result = subprocess.run(
-        command(data, name, *more), cwd=cwd, capture_output=True, text=True, check=False, timeout=280, env=environment
-    )
+    if threads == 1:
+        result = run_forked("train.py", command(data, name, *more)[2:], cwd)
+    else:
+        environment = ENVIRONMENT | {"OMP_NUM_THREADS": str(threads)}
+        result = subprocess.run(
+            command(data, name, *more), cwd=cwd, capture_output=True, text=True, check=False, timeout=TIMEOUT, env=environment
+        )
     assert result.returncode == code, result.stdout + result.stderr
     return result
 
