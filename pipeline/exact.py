@@ -8,7 +8,7 @@ Hue turns in HSV, in floating point: Pillow's own HSV has 8 bits and lies severa
 others, so a chain is three such operations before it and three after, those that are not drawn being (1, 0, 0): no branches.
 
 ``colour`` is the chain compiled for the CPU by numba: operations as small as these cost more to call than to compute, and the
-interpreter lets only one thread call at a time. It contracts no products with sums, so its bits are the same on every processor.
+interpreter lets only one thread call at a time.
 
 Shape letter: P pixels of a view.
 """
@@ -18,8 +18,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from pipeline.compiled import compiled
 from pipeline.jitter import BRIGHTNESS, CONTRAST, HUE, SATURATION, Jitter
 
 LUMA = (19595 / 65536, 38470 / 65536, 7471 / 65536)  # ITU-R BT.601 as in Pillow: sums of whole levels are exact in float32
@@ -49,12 +49,10 @@ def chain(jitter: Jitter) -> Chain:
     return Chain(blend, jitter.amount[:, HUE], jitter.gray)
 
 
-# Levels are float32, and so is every constant: one of float64 would make all that it meets float64. They are frozen into what
-# numba caches beside this file, which is compiled again when the file changes: none may come from another.
+# Levels are float32, and so is every constant: one of float64 would make all that it meets float64.
 RED, GREEN, BLUE = (np.float32(part) for part in LUMA)
 HALF, UP, TOP = np.float32(0.5), np.float32(NUDGE), np.float32(255)
 ZERO, ONE, TWO, FOUR, SIX, SIXTH = (np.float32(number) for number in (0, 1, 2, 4, 6, 1 / 6))
-compiled = njit(nogil=True, cache=True, error_model="numpy")  # numpy's: division does not look for zeros, of which there are none
 
 
 @compiled
@@ -64,28 +62,31 @@ def gray_of(red: np.float32, green: np.float32, blue: np.float32) -> np.float32:
 
 @compiled
 def colour(
-    rgb: np.ndarray, blend: np.ndarray, hue: np.float32, gray: bool, shift: np.ndarray, scale: np.ndarray, out: np.ndarray
+    levels: np.ndarray, blend: np.ndarray, hue: np.float32, gray: bool, shift: np.ndarray, scale: np.ndarray, out: np.ndarray
 ) -> None:
     """Colours and normalises one view: ``shift + scale x``, x being what the chain makes of a pixel.
 
     Args:
-        rgb: whole levels, (3, P) float32; what is in it afterwards is of no use.
+        levels: (3, P) uint8.
         blend, hue, gray: a view's part of a ``Chain``, (6, 3) float32, float32 and bool.
         shift, scale: (3,) float32.
-        out: (P, 3) float32.
+        out: (3, P) float32.
     """
+    for c in range(3):
+        for p in range(out.shape[1]):
+            out[c, p] = levels[c, p]
+    red, green, blue = out[0], out[1], out[2]
     for step in range(2 * BEFORE):
         if step == BEFORE and hue != 0:
-            turn(rgb[0], rgb[1], rgb[2], hue)
+            turn(red, green, blue, hue)
         if blend[step, 0] != 1 or blend[step, 1] != 0 or blend[step, 2] != 0:
-            blend_in(rgb[0], rgb[1], rgb[2], blend[step, 0], blend[step, 1], blend[step, 2])
-    for p in range(rgb.shape[1]):
-        red, green, blue = rgb[0, p], rgb[1, p], rgb[2, p]
-        if gray:
-            red = green = blue = gray_of(red, green, blue)
-        out[p, 0] = shift[0] + scale[0] * red
-        out[p, 1] = shift[1] + scale[1] * green
-        out[p, 2] = shift[2] + scale[2] * blue
+            blend_in(red, green, blue, blend[step, 0], blend[step, 1], blend[step, 2])
+    if gray:
+        for p in range(red.size):
+            red[p] = green[p] = blue[p] = gray_of(red[p], green[p], blue[p])
+    for c in range(3):
+        for p in range(out.shape[1]):
+            out[c, p] = shift[c] + scale[c] * out[c, p]
 
 
 @compiled

@@ -3,12 +3,15 @@
 Each operation is linear in the pixel and in the image's mean pixel m (contrast turns about the mean gray), so together they are
 ``gain @ pixel + centre @ m`` and an image is touched once. What it changes against doing them one by one, as ``exact`` does:
 nothing is rounded or clamped between operations, and hue turns in YIQ (as NTSC video does) rather than in HSV.
+
+Shape letters: N images, P pixels of a view.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from pipeline.compiled import compiled
 from pipeline.jitter import CONTRAST, Jitter
 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as in Pillow
@@ -48,3 +51,33 @@ def hue_rotation(turns: np.ndarray) -> np.ndarray:
     rotation[:, 0, 0] = 1
     rotation[:, 1, 1], rotation[:, 1, 2], rotation[:, 2, 1], rotation[:, 2, 2] = cos, -sin, sin, cos
     return FROM_YIQ @ rotation @ TO_YIQ
+
+
+@compiled
+def colour(levels: np.ndarray, gain: np.ndarray, centre: np.ndarray, shift: np.ndarray, out: np.ndarray) -> None:
+    """Maps one view: ``gain @ pixel + centre @ m + shift``, for the CPU.
+
+    Args:
+        levels: (3, P) uint8.
+        gain, centre: (3, 3) float32; shift: (3,) float32.
+        out: (3, P) float32.
+    """
+    mean = np.array([mean_level(levels[0]), mean_level(levels[1]), mean_level(levels[2])])
+    for c in range(3):
+        weigh(levels[0], levels[1], levels[2], gain[c], shift[c] + (centre[c] * mean).sum(), out[c])
+
+
+@compiled
+def mean_level(plane: np.ndarray) -> np.float32:
+    total = np.int64(0)  # exact
+    for p in range(plane.size):
+        total += plane[p]
+    return np.float32(total / plane.size)
+
+
+@compiled
+def weigh(red: np.ndarray, green: np.ndarray, blue: np.ndarray, weights: np.ndarray, rest: np.float32, out: np.ndarray) -> None:
+    """A plane (P,) as a weighted sum of three, and ``rest``."""
+    a, b, c = weights[0], weights[1], weights[2]  # read once: ``out`` may be anywhere
+    for p in range(out.size):
+        out[p] = rest + a * np.float32(red[p]) + b * np.float32(green[p]) + c * np.float32(blue[p])

@@ -1,7 +1,7 @@
 """Views by torch on the CPU: a box of a decoded image, resampled, coloured and normalised.
 
 The same function of the same draws as the DALI graph, many times faster there: torch's antialiased bicubic on bytes is a port of
-Pillow's at a fraction of its time, and colours are compiled loops over planes that stay in the cache. All is written into memory
+Pillow's at a fraction of its time, and colours are compiled loops over a view that stays in the cache. All is written into memory
 that is there already: asking the system for 200 kB costs ten times what a pass over it does.
 
 Shape letters: B images of a batch, S image side, P = S S pixels.
@@ -19,16 +19,10 @@ from torch import Tensor
 
 from pipeline import exact, fused
 from pipeline.buffers import Buffers
+from pipeline.compiled import compiled
 from pipeline.draws import Draws
 from pipeline.jitter import Jitter
 from pipeline.recipes import Recipe, normalisation
-
-
-class Canvas:
-    """Memory for the colours of one view: rgb and spare (3, P)."""
-
-    def __init__(self, pixels: int) -> None:
-        self.rgb, self.spare = torch.empty(2, 3, pixels)
 
 
 class Painter:
@@ -36,7 +30,7 @@ class Painter:
 
     def __init__(self, recipe: Recipe, threads: int) -> None:
         self.recipe, self.threads = recipe, threads
-        self.canvases = [Canvas(recipe.size**2) for _ in range(threads)]
+        self.canvases = np.empty((threads, 3, recipe.size**2), np.float32)  # planes to work in
         self.buffers = Buffers()
         # One thread an image: several would only wait for each other in operations this small.
         self.pool = ThreadPoolExecutor(threads, "views", torch.set_num_threads, (1,))
@@ -51,20 +45,20 @@ class Painter:
             canvas = self.canvases[worker]
             for i in range(worker, len(images), self.threads):
                 for view, colour, batch in zip(draws, colours, batches, strict=True):
-                    canvas.rgb.view(3, S, S).copy_(oriented(images[i], self.recipe, view, i))
-                    colour(canvas, i, batch[i].view(-1, 3))
+                    colour(i, oriented(images[i], self.recipe, view, i), canvas)
+                    interleave(canvas, batch[i].view(-1, 3).numpy())
 
         list(self.pool.map(paint, range(self.threads)))
         return [batch.permute(0, 3, 1, 2) for batch in batches]
 
 
-def oriented(image: np.ndarray, recipe: Recipe, view: Draws, i: int) -> Tensor:
-    """The box of image i (H, W, 3) at S x S, mirrored and transposed as drawn: (3, S, S) uint8."""
+def oriented(image: np.ndarray, recipe: Recipe, view: Draws, i: int) -> np.ndarray:
+    """The box of image i (H, W, 3) at S x S, mirrored and transposed as drawn: (3, P) uint8."""
     box = view.box[i]
     pixels = resampled(image, recipe, box)
     axes = [axis for axis, mirrored in ((1, box[0] > box[2]), (2, box[1] > box[3])) if mirrored]
     pixels = pixels.flip(axes) if axes else pixels
-    return pixels.transpose(1, 2) if view.transposed[i] else pixels
+    return (pixels.transpose(1, 2) if view.transposed[i] else pixels).reshape(3, -1).numpy()
 
 
 def resampled(image: np.ndarray, recipe: Recipe, box: np.ndarray) -> Tensor:
@@ -89,22 +83,19 @@ def there_and_back(first: int, count: int) -> np.ndarray:
     return np.abs((np.arange(first, first + count) + last) % max(1, 2 * last) - last)
 
 
-def colouring(recipe: Recipe, jitter: Jitter) -> Callable[[Canvas, int, Tensor], None]:
-    """What colours and normalises the canvas of view i into (P, 3); the canvas is of no use afterwards."""
-    shift, scale = (np.asarray(part, np.float32).reshape(3) for part in normalisation(recipe))
+def colouring(recipe: Recipe, jitter: Jitter) -> Callable[[int, np.ndarray, np.ndarray], None]:
+    """What colours and normalises the levels (3, P) uint8 of view i into (3, P) float32."""
+    shift, scale = (np.asarray(part, np.float32) for part in normalisation(recipe))
     if recipe.color == "fused":
-        constant, factor = (torch.from_numpy(part).view(3, 1) for part in (shift, scale))
-        gain, centre = (torch.from_numpy(part.astype(np.float32)) * factor for part in fused.compose(jitter))
+        gain, centre = (part.astype(np.float32) * scale[:, None] for part in fused.compose(jitter))
+        return lambda i, levels, out: fused.colour(levels, gain[i], centre[i], shift, out)
+    chain = exact.chain(jitter)
+    blend, hue = chain.blend.astype(np.float32), chain.hue.astype(np.float32)
+    return lambda i, levels, out: exact.colour(levels, blend[i], hue[i], chain.gray[i], shift, scale, out)
 
-        def compose(canvas: Canvas, i: int, out: Tensor) -> None:
-            offset = centre[i] @ canvas.rgb.mean(1, keepdim=True) + constant
-            out.copy_(torch.addmm(offset, gain[i], canvas.rgb, out=canvas.spare).T)
 
-        return compose
-    blend, hue, gray = exact.chain(jitter)
-    blend, hue = blend.astype(np.float32), hue.astype(np.float32)
-
-    def colour(canvas: Canvas, i: int, out: Tensor) -> None:
-        exact.colour(canvas.rgb.numpy(), blend[i], hue[i], gray[i], shift, scale, out.numpy())
-
-    return colour
+@compiled
+def interleave(planes: np.ndarray, out: np.ndarray) -> None:
+    """(3, P) to (P, 3), which is channels-last."""
+    for p in range(out.shape[0]):
+        out[p, 0], out[p, 1], out[p, 2] = planes[0, p], planes[1, p], planes[2, p]

@@ -1,0 +1,56 @@
+"""What numba makes is kept where it can be, and nothing fails where it cannot."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pipeline.compiled
+
+LOOP = """
+from compiled import compiled
+
+@compiled
+def double(x):
+    return 2 * x
+
+print(double(21), double.stats.cache_path is not None, sum(double.stats.cache_hits.values()))
+"""
+
+
+def run(folder, **places):
+    """What it computes, whether it can be kept, and how many compilations were found kept."""
+    shutil.copy(pipeline.compiled.__file__, folder)
+    (folder / "loop.py").write_text(LOOP)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA")} | places
+    command = [sys.executable, "-c", "import loop"]
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.split()
+
+
+def test_what_was_compiled_is_loaded_by_the_next_process(tmp_path):
+    assert [run(tmp_path) for _ in range(2)] == [["42", "True", "0"], ["42", "True", "1"]]
+
+
+def test_works_where_nothing_can_be_kept(tmp_path):
+    """A file stands where each directory would be made, which stops the superuser, too."""
+    (tmp_path / "__pycache__").touch()
+    assert run(tmp_path, XDG_CACHE_HOME="/dev/null/cache", HOME="/dev/null") == ["42", "False", "0"]
+
+
+def test_no_name_of_another_module_is_frozen():
+    """numba looks for changes in the function's own file only: what is compiled must call nothing that is compiled elsewhere."""
+    import ast
+
+    folder = Path(pipeline.compiled.__file__).parent
+    for path in folder.glob("*.py"):
+        tree = ast.parse(path.read_text())
+        functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+        imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+        imported = {alias.asname or alias.name for node in imports for alias in node.names}
+        for function in functions:
+            if any(ast.unparse(each) == "compiled" for each in function.decorator_list):
+                used = {node.id for part in function.body for node in ast.walk(part) if isinstance(node, ast.Name)}
+                assert not used & imported, f"{path.name}: {function.name} uses {used & imported}"
