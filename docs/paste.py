@@ -1,6 +1,8 @@
-"""Puts the real output of `make demo` and its pictures into the README: make demo | tee demo.log; python docs/paste.py demo.log
+"""Puts into the README what commands print: the demo's output and pictures, and the ladder of presets.
 
-Replaces what stands between the README's two markers; lines stay as they were printed, set-up and most of the training left out.
+    make demo | tee demo.log; python -m docs.paste demo.log
+
+Replaces what stands between markers; lines of the demo stay as they were printed, set-up and most of the training left out.
 """
 
 from __future__ import annotations
@@ -10,8 +12,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from engine import ladder
+
 ROOT = Path(__file__).parent.parent
-BEGIN, END = "<!-- demo output: made by docs/paste.py -->", "<!-- end of demo output -->"
+DEMO = ("<!-- demo output: made by docs/paste.py -->", "<!-- end of demo output -->")
+PRESETS = ("<!-- presets: made by docs/paste.py -->", "<!-- end of presets -->")
 FIRST = "-m shards build"  # what stands above it is set-up
 STEPS = 3  # training lines kept before the last
 PICTURES = {"data/shapes/preview.png": "shapes.jpg", "runs/demo/pairs.png": "pairs.jpg", "runs/demo/curve.png": "curve.jpg"}
@@ -32,12 +37,23 @@ def shrink(source: Path, target: Path) -> None:
         image.convert("RGB").save(target, quality=88)
 
 
+def table() -> str:
+    """The ladder, as Markdown."""
+    rows = [ladder.HEADINGS, ("---",) * len(ladder.HEADINGS), *ladder.rows()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + f"\n\n{ladder.RULE} {ladder.MEMORY} {ladder.SPEED}"
+
+
+def paste(markers: tuple[str, str], body: str) -> None:
+    begin, end = markers
+    readme = ROOT / "README.md"
+    head, rest = readme.read_text().split(begin)
+    readme.write_text(f"{head}{begin}\n{body}\n{end}{rest.split(end)[1]}")
+
+
 def main(log: Path) -> None:
     lines = [line.rstrip() for line in log.read_text().splitlines()]
-    readme = ROOT / "README.md"
-    head, rest = readme.read_text().split(BEGIN)
-    body = "\n".join(shorten(lines))
-    readme.write_text(f"{head}{BEGIN}\n```text\n{body}\n```\n{END}{rest.split(END)[1]}")
+    paste(DEMO, "\n".join(["```text", *shorten(lines), "```"]))
+    paste(PRESETS, table())
     (ROOT / "docs" / "images").mkdir(exist_ok=True)
     for source, name in PICTURES.items():
         shrink(ROOT / source, ROOT / "docs" / "images" / name)

@@ -34,7 +34,7 @@ def print_presets(console: Console) -> None:
     for row in ladder.rows():
         table.add_row(*row)
     console.print(table)
-    for words in (ladder.RULE, ladder.MEMORY):
+    for words in (ladder.RULE, ladder.MEMORY, ladder.SPEED):
         console.print(words, highlight=False)
 
 

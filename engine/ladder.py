@@ -8,24 +8,41 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from engine import work
 from engine.presets import PRESETS
 from model.encoder import Encoder, EncoderConfig
 
 STATE = 18  # bytes a weight: itself, its gradient and Adam's two moments in float32, and autocast's copy in 16 bits
 VIEWS, PROBED = 2, 4  # PROBED: images of the batch that activations are counted with
 
-# Top-1 of a linear probe on the preset's own data set, and who says so.
+# Top-1 of a linear probe on the preset's own data set, and who says so; what was measured is in docs/results.md.
 EXPECTED = {
-    "demo": "56.5 % of shapes, measured (docs/results.md)",
-    "fashion-mnist": "88.0 %, measured (docs/results.md)",
-    "cifar10-large": "91.2 %, the paper's, listed by wizwand.com (probe not named)",
-    "stl10": "93.8 %, the paper's, listed by sotaverified.org (probe not named)",
+    "demo": "56.5 % of shapes, measured",
+    "fashion-mnist": "88.0 %, measured",
+    "cifar10-large": "91.2 %, the paper's, by wizwand.com; probe not named",
+    "stl10": "93.8 %, the paper's, by sotaverified.org; probe not named",
     "imagenet-small": "62.7 %, the author in amdim-public#14",
     "imagenet-medium": "67 % or more, README of amdim-public",
     "imagenet-large": "68.1 %, README of amdim-public",
 }
 UNKNOWN = "no figure known"
-HEADINGS = ("preset", "encoder", "recipe", "batch x epochs", "lr", "weights", "memory: a GPU + an image", "linear probe", "for")
+# Images a second in training. Presets for a CPU: measured; the others: computed for one A100 at REACHED of its peak, as in
+# docs/scaling.md (encoders as small as the CPU's would wait for their launches there, not for products).
+MEASURED = {"demo": "428, two CPU cores, measured", "fashion-mnist": "not measured", "laptop128": "not measured"}
+A100 = 1e12 * dict(work.PEAKS)["A100"]
+REACHED = 0.35
+HEADINGS = (
+    "preset",
+    "encoder",
+    "recipe",
+    "batch x epochs",
+    "lr",
+    "weights",
+    "memory: a GPU + an image",
+    "images/s",
+    "linear probe",
+    "for",
+)
 RULE = (
     "Rates are for the batch beside them. For another batch N, the square root's rule for Adam, --lr = lr x sqrt(N / batch) "
     "(arXiv 2205.10287), is where to begin; --batch-size alone leaves the rate as it is."
@@ -33,7 +50,11 @@ RULE = (
 MEMORY = (
     "Memory is computed, not measured: the encoder's weights with gradients and Adam's moments, and for each image of a GPU's "
     "share of the batch the maps of two views, in 16 bits. Scores, probes and the libraries' own workspace come on top. "
-    "--checkpoint-activations keeps fewer maps."
+    "--checkpoint-activations keeps fewer maps; --ema adds 4 bytes a weight."
+)
+SPEED = (
+    f"Images/s where no machine is named are computed, for one A100 at {REACHED:.0%} of its peak in bfloat16 (docs/scaling.md); "
+    "nothing was measured on a GPU."
 )
 
 
@@ -83,5 +104,10 @@ def rows() -> list[tuple[str, ...]]:
         length = f"{preset.batch} x {preset.epochs:g}"
         words = EXPECTED.get(name, UNKNOWN)
         rate, weights = f"{preset.lr:g}", f"{price.weights / 1e6:.1f} M"
-        found.append((name, sizes, preset.recipe, length, rate, weights, memory, words, preset.note))
+        found.append((name, sizes, preset.recipe, length, rate, weights, memory, speed(name), words, preset.note))
     return found
+
+
+def speed(name: str) -> str:
+    """Images a second of a preset, measured or computed."""
+    return MEASURED.get(name) or f"{REACHED * A100 / work.operations(PRESETS[name].encoder):,.0f}"
