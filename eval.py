@@ -4,6 +4,9 @@
     python eval.py --probe linear,knn --run NAME
     python eval.py --import-amdim-public FILE.pth --out runs/imported    # a checkpoint of the original becomes a run
     python eval.py --segment                         # of a run with --mixture, on images with masks: `shapes`
+    python eval.py --export encoder.onnx             # or .safetensors, .pt2: the encoder for other programs
+    python eval.py --features OUT.npz                # of every image of a shard set, with labels and keys
+    python eval.py --compare runs/a runs/b           # one table, one picture
 
 Trains each probe on the frozen features of the training split and reports top-1 on the whole validation split, beside the same
 encoder at random initialisation and the image's own pixels. Writes eval-<probe>.json into the run.
@@ -18,7 +21,7 @@ import engine.environment  # noqa: F401 - first: runs this command in .venv wher
 import json
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -33,8 +36,12 @@ from engine.checkpoint import Checkpoint
 from engine.console import make_console, start_table
 from engine.launch import place
 from errors import UsageError, run_app
+from evaluation import options
+from evaluation.compare import compare as compare_runs
 from evaluation.curve import draw_curve
+from evaluation.export import export as export_encoder
 from evaluation.features import Labelled, collect, pixels, represent
+from evaluation.features_file import write_features
 from evaluation.knn import knn_top1
 from evaluation.linear import linear_top1
 from evaluation.segment import segment
@@ -147,11 +154,23 @@ def measure_segments(saved: Checkpoint, data: Path, run: Path, device: torch.dev
     console.print(f"figure: {draw_segments(found, run)}")
 
 
+def use(
+    saved: Checkpoint, run: Path, data: str | None, export: Path | None, out: Path | None, mean: bool, where: torch.device
+) -> Iterator[str]:
+    """What does without probes: writes the encoder, or features of a shard set; says what was written."""
+    if export is not None:
+        yield f"written: {', '.join(map(str, export_encoder(saved, run, export, mean)))}"
+    if out is not None:
+        images, values = write_features(saved, runs.data_of(saved, data), out, precision.choose("auto", where), where)
+        yield f"written: {out}, {images:,} images with {values:,} features each"
+
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 @app.command(help=__doc__)
 def main(
+    compared: options.Compared = None,
     probes: Annotated[str, typer.Option("--probe", help="linear, knn, or several with commas.")] = "linear",
     run: Annotated[str | None, typer.Option(help="A run's name or path.", show_default="the latest")] = None,
     data: Annotated[str | None, typer.Option(help="A shard set.", show_default="what the run was trained on")] = None,
@@ -165,6 +184,9 @@ def main(
     last: Annotated[
         bool, typer.Option("--last-weights", help="The last weights of a run with --ema, not their average.")
     ] = False,
+    export: options.Export = None,
+    features_out: options.FeaturesOut = None,
+    compare: options.Compare = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read by run_app
 ) -> None:
     console = make_console()
@@ -172,6 +194,11 @@ def main(
         raise UsageError("--out: says where an import goes; give --import-amdim-public FILE with it")
     if imported is not None:
         import_original(imported, out, console)
+        return
+    if compare or compared:
+        table, picture = compare_runs(options.runs_to_compare(compare, compared))
+        console.print(table)
+        console.print(f"picture: {picture}")
         return
     names = [name.strip() for name in probes.split(",")]
     if unknown := [name for name in names if name not in PROBES]:
@@ -183,6 +210,10 @@ def main(
     saved = runs.newest_checkpoint(directory)
     mean = not last and bool(saved.trainer.get("average"))
     saved = averaged(saved) if mean else saved
+    if export is not None or features_out is not None:
+        for words in use(saved, directory, data, export, features_out, mean, place(gpus).device):
+            console.print(words, soft_wrap=True, highlight=False)
+        return
     where = runs.data_of(saved, data)
     if segments:
         measure_segments(saved, where, directory, place(gpus).device, console)

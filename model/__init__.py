@@ -2,6 +2,7 @@
 
 from model.amdim import AMDIM, Losses
 from model.encoder import Encoder, EncoderConfig, Features
+from model.load import load_encoder
 from model.nce import MultiscaleLoss, multiscale_nce, nce
 from model.partition import partition
 from model.probe import LinearProbe, MLPProbe, probe_loss
@@ -15,6 +16,7 @@ __all__ = [
     "Losses",
     "MLPProbe",
     "MultiscaleLoss",
+    "load_encoder",
     "multiscale_nce",
     "nce",
     "partition",

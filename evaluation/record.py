@@ -1,0 +1,90 @@
+"""What a run's directory says of it: its configuration, its log, and what probes found, in ``eval-<probe>.json``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+from engine import runs
+from engine.checkpoint import steps
+from engine.logs import FILE, read_rows
+from errors import UsageError
+
+NAMES = {"linear": "linear", "mlp": "MLP", "knn": "k nearest neighbours", "finetune": "fine-tuned"}
+
+
+class Record(NamedTuple):
+    """Of one run. ``trained`` are the steps of its newest checkpoint, 0 without one."""
+
+    name: str
+    config: dict[str, Any]
+    rows: list[dict[str, Any]]
+    results: dict[str, dict[str, Any]]
+    trained: int
+
+    @property
+    def step(self) -> int:
+        """How far it has come, by its log or its checkpoints."""
+        return max(self.trained, self.rows[-1]["step"] if self.rows else 0)
+
+    @property
+    def images_per_s(self) -> float | None:
+        """Median over all log rows but the first, in which kernels are chosen and caches are cold."""
+        values = [row["images_per_s"] for row in self.rows[1:] or self.rows if "images_per_s" in row]
+        return median(values) if values else None
+
+
+def read_record(run: Path) -> Record:
+    """
+    Raises:
+        UsageError: no run is there.
+    """
+    config = runs.read_config(run)
+    if not isinstance(config.get("settings"), dict):
+        raise UsageError(f"{run}: no run here; name one, as in runs/demo, or train one with `python train.py`")
+    saved = steps(run / "checkpoints")[:1]
+    trained = int(saved[0].name[5:]) if saved else 0
+    return Record(run.name, config, read_rows(run), read_results(run), trained)
+
+
+def latest_record() -> Path:
+    """The run that was begun or went on last, with or without a checkpoint.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found = [path for pattern in ("config.json", FILE) for path in runs.RUNS.glob(f"*/{pattern}")]
+    if not found:
+        raise UsageError(f"{runs.RUNS}/: holds no run yet; train one with `python train.py`")
+    return max(found, key=lambda path: path.stat().st_mtime).parent
+
+
+def read_results(run: Path) -> dict[str, dict[str, Any]]:
+    """By probe, in the order of NAMES; a file that is no result, as one half-written by another program, is passed over."""
+    found = {}
+    for path in sorted(run.glob("eval-*.json"), key=order):
+        result = read(path)
+        if isinstance(result.get("top1"), float):
+            found[path.stem.removeprefix("eval-")] = result
+    return found
+
+
+def order(path: Path) -> tuple[int, str]:
+    name = path.stem.removeprefix("eval-")
+    return (list(NAMES).index(name) if name in NAMES else len(NAMES)), name
+
+
+def read(path: Path) -> dict[str, Any]:
+    try:
+        result = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return result if isinstance(result, dict) else {}
+
+
+def top1(result: dict[str, Any]) -> str:
+    """``87.80%``, and its 95 % interval where one is known: ``87.80% (87.1–88.4)``."""
+    interval = result.get("interval")
+    return f"{result['top1']:.2%}" + (f" ({100 * interval[0]:.1f}–{100 * interval[1]:.1f})" if interval else "")

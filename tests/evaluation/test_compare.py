@@ -1,0 +1,70 @@
+"""Runs beside one another, and the requests that cannot be met."""
+
+import json
+
+import pytest
+from rich.console import Console
+
+from errors import UsageError
+from evaluation.compare import compare
+from evaluation.features_file import write_features
+from evaluation.options import runs_to_compare
+from evaluation.record import read_results, top1
+
+ROW = {"loss": 3.0, "loss_1t5": 1.0, "loss_1t7": 1.5, "loss_5t5": 0.5, "linear_top1": None, "mlp_top1": None}
+
+
+def write_run(path, *speeds, planned=40):
+    path.mkdir(parents=True)
+    config = {"data": "data/shapes", "preset": "demo", "settings": {"batch": 8}, "seed": 0, "steps": planned}
+    (path / "config.json").write_text(json.dumps(config))
+    rows = [ROW | {"step": 20 * (n + 1), "images_per_s": speed} for n, speed in enumerate(speeds)]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def printed(table):
+    console = Console(width=200, record=True)
+    console.print(table)
+    return console.export_text()
+
+
+def test_the_first_window_is_no_speed_and_a_run_that_has_just_begun_is_a_row(tmp_path):
+    runs = [write_run(tmp_path / "a", 1, 500, planned=60), write_run(tmp_path / "b")]
+    table, picture = compare(runs)
+    text = printed(table)
+    assert "500" in text
+    assert "40 of 60" in text
+    assert "0 of 40" in text
+    assert picture == tmp_path / "compare.png"
+    assert picture.stat().st_size > 10_000
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_results_that_are_not_whole_are_passed_over(tmp_path):
+    (tmp_path / "eval-mlp.json").write_text('{"probe": "mlp", "top1": 0.9}')
+    (tmp_path / "eval-knn.json").write_text('{"probe": "knn", "to')
+    (tmp_path / "eval-segment.json").write_text('{"probe": "segment", "top1": null}')
+    (tmp_path / "eval-linear.json").write_text('{"probe": "linear", "top1": 0.8, "interval": [0.79, 0.81]}')
+    found = read_results(tmp_path)
+    assert list(found) == ["linear", "mlp"]
+    assert [top1(each) for each in found.values()] == ["80.00% (79.0–81.0)", "90.00%"]
+
+
+def test_what_cannot_be_compared_is_named(tmp_path):
+    one = write_run(tmp_path / "a", 1)
+    with pytest.raises(UsageError, match="two runs"):
+        compare([one])
+    with pytest.raises(UsageError, match="no run here"):
+        compare([one, tmp_path])
+
+
+def test_a_name_without_its_option_says_which_there_are():
+    with pytest.raises(UsageError, match="--run demo"):
+        runs_to_compare(False, ["demo"])
+    assert [str(path) for path in runs_to_compare(True, ["a", "runs/b/"])] == ["runs/a", "runs/b"]
+
+
+def test_features_go_to_npz_files(tmp_path):
+    with pytest.raises(UsageError, match=r"\.npz"):
+        write_features(None, tmp_path, tmp_path / "out.npy", None, None)

@@ -1,0 +1,137 @@
+"""Encoders that leave: each format gives what PyTorch gives, for any number of images."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from engine.checkpoint import Checkpoint
+from engine.presets import PRESETS
+from engine.runs import Config
+from errors import UsageError
+from evaluation.export import WRITERS, export
+from model import Encoder, EncoderConfig, load_encoder
+from pipeline.recipe_file import as_fields
+from pipeline.recipes import RECIPES
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    """Small, and with no weight left at the zero or one that it starts with: what is not exported would be missed."""
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderConfig(32, 8, 48, 2, use_bn=True))
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        for name, buffer in encoder.named_buffers():
+            if "running" in name:
+                buffer.add_(torch.rand_like(buffer))
+    return encoder.eval()
+
+
+@pytest.fixture(scope="module")
+def saved(encoder, tmp_path_factory):
+    path = tmp_path_factory.mktemp("run") / "checkpoints" / "step-7"
+    settings = replace(PRESETS["demo"], encoder=encoder.config)
+    config = Config("data/shapes", "demo", settings, 7, 3, "auto", "10m", views=as_fields(RECIPES["shapes32"])).as_dict()
+    weights = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    return Checkpoint(path, weights | {"linear.weight": torch.zeros(2, 48)}, {"step": 7}, config)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def same(found, features):
+    for ours, theirs in zip(found, features, strict=True):
+        assert torch.as_tensor(ours).shape == theirs.shape
+        torch.testing.assert_close(torch.as_tensor(ours), theirs, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_safetensors_come_back_with_the_same_bits(saved, encoder, images, tmp_path):
+    export(saved, tmp_path, tmp_path / "out" / "encoder.safetensors", averaged=False)
+    loaded = load_encoder(tmp_path / "out" / "encoder.safetensors")
+    assert loaded.config == encoder.config
+    assert not loaded.training
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(loaded(images), encoder(images), strict=True))
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        f"encoder.safetensors{suffix}" for suffix in ("", ".json", ".md")
+    }
+
+
+@torch.no_grad()
+def test_onnx_agrees_for_any_batch(saved, encoder, images, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    export(saved, tmp_path, tmp_path / "encoder.onnx", averaged=False)
+    session = onnxruntime.InferenceSession(str(tmp_path / "encoder.onnx"))
+    assert [each.name for each in session.get_outputs()] == ["r1", "r5", "r7"]
+    for count in (1, 2, 5):
+        same(session.run(None, {"images": images[:count].numpy()}), encoder(images[:count]))
+
+
+@torch.no_grad()
+def test_pt2_agrees_for_any_batch(saved, encoder, images, tmp_path):
+    export(saved, tmp_path, tmp_path / "encoder.pt2", averaged=False)
+    program = torch.export.load(tmp_path / "encoder.pt2").module()
+    for count in (1, 2, 5):
+        same(program(images[:count]), encoder(images[:count]))
+
+
+def test_the_card_says_what_goes_in_and_what_probes_found_of_these_weights(saved, tmp_path):
+    result = {"data": "data/shapes", "n_test": 4000, "top1_random_init": 0.2, "top1_raw_pixels": None}
+    for name, step, top1 in (("linear", 7, 0.5645), ("knn", 6, 0.9999)):
+        (tmp_path / f"eval-{name}.json").write_text(json.dumps(result | {"probe": name, "step": step, "top1": top1}))
+    export(saved, tmp_path, tmp_path / "encoder.safetensors", averaged=True)
+    card = (tmp_path / "encoder.safetensors.md").read_text()
+    for words in ("32 x 32", "0.57, 0.58, 0.56", "`shapes`", "(batch, 48, 7, 7)", "56.45%", "moving average", "load_encoder("):
+        assert words in card, card
+    assert "99.99%" not in card
+    fields = json.loads((tmp_path / "encoder.safetensors.json").read_text())
+    assert fields["outputs"]["r5"] == ["batch", 48, 5, 5]
+    assert fields["input"]["std"] == [0.31, 0.24, 0.22]
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt2"])
+def test_what_fails_leaves_nothing(saved, tmp_path, monkeypatch, suffix):
+    def broken(*_):
+        raise OSError(28, "No space left on device", "x")
+
+    monkeypatch.setitem(WRITERS, f".{suffix}", broken)
+    with pytest.raises(OSError, match="No space"):
+        export(saved, tmp_path, tmp_path / f"encoder.{suffix}", averaged=False)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["encoder.pth", "encoder", "made.onnx"])
+def test_other_formats_are_one_line(saved, tmp_path, name):
+    (tmp_path / "made.onnx").mkdir()
+    with pytest.raises(UsageError, match="--export"):
+        export(saved, tmp_path, tmp_path / name, averaged=False)
+
+
+def test_load_encoder_says_what_is_wrong(saved, tmp_path):
+    export(saved, tmp_path, tmp_path / "encoder.safetensors", averaged=False)
+    with pytest.raises(OSError, match="nobody"):
+        load_encoder(tmp_path / "nobody.safetensors")
+    with pytest.raises(ValueError, match="no checkpoint"):
+        load_encoder(tmp_path)
+    fields = json.loads((tmp_path / "encoder.safetensors.json").read_text())
+    fields["encoder"]["width"] = 16
+    fields["encoder"]["embedding"] = 64
+    (tmp_path / "encoder.safetensors.json").write_text(json.dumps(fields))
+    with pytest.raises(ValueError, match="not those that its configuration describes"):
+        load_encoder(tmp_path / "encoder.safetensors")
+    whole = (tmp_path / "encoder.safetensors").read_bytes()
+    (tmp_path / "encoder.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="no whole safetensors file"):
+        load_encoder(tmp_path / "encoder.safetensors")
+
+
+def test_numbers_are_finite(encoder, images):
+    """The fixture's own: equality of nan with nothing would prove nothing."""
+    assert all(np.isfinite(each.detach().numpy()).all() and each.std() > 0 for each in encoder(images))
