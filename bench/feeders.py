@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bench.processes import peak_bytes, processor_seconds
 from pipeline import TwoViewLoader, graph
-from pipeline.backends import cores, run
+from pipeline.backends import cores
 from pipeline.recipes import Recipe
 from shards import manifest as manifests
 
@@ -50,7 +50,7 @@ def decoded(root: Path, recipe: Recipe, batch: int) -> Iterator[Any]:
     jobs = bytes_and_draws(root, recipe, batch)
     pipe = graph.build(lambda: [next(jobs).encoded], recipe, 0, batch, "cpu", None, cores())
     while True:
-        yield run(pipe, torch.device("cpu"), root)
+        yield pipe.run()
 
 
 def decoded_by_dali(root: Path, recipe: Recipe, batch: int) -> Iterator[Any]:  # noqa: ARG001 - as the others
@@ -66,7 +66,7 @@ def decoded_by_dali(root: Path, recipe: Recipe, batch: int) -> Iterator[Any]:  #
         pipe.set_outputs(fn.decoders.image(encoded, output_type=types.RGB))
     pipe.build()
     while True:
-        yield run(pipe, torch.device("cpu"), root)
+        yield pipe.run()
 
 
 def torchvision_views(recipe: Recipe) -> Callable[[Image.Image], tuple[Tensor, Tensor]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,19 +14,27 @@ from torch import Tensor
 
 from errors import UsageError, UserError
 from pipeline import graph
+from pipeline.ahead import ahead
 from pipeline.draws import Draws
 from pipeline.pixels import Painter
 from pipeline.recipes import Recipe
-from pipeline.store import mend
+from pipeline.store import Store, mend
 
 PIXELS = ("auto", "dali", "torch")
+PREFETCH = 1  # batches made ahead of the one in use: enough for making and using to overlap, at one batch more in memory
 
 
 class Job(NamedTuple):
-    """A batch to make: encoded images, and the draws of each view of them."""
+    """A batch to make: encoded images, the draws of each view of them, and the error to raise of the i-th image for a reason."""
 
     encoded: list[np.ndarray]
     draws: list[Draws]
+    blame: Callable[[int, str], UserError] | None = None
+
+
+def job_of(store: Store, samples: np.ndarray, draws: list[Draws]) -> Job:
+    """A batch of samples (B,) of a store."""
+    return Job([store.encoded(i) for i in samples], draws, lambda i, what: store.broken(samples[i], what))
 
 
 def choose(pixels: str, device: torch.device) -> str:
@@ -43,60 +51,124 @@ def choose(pixels: str, device: torch.device) -> str:
 
 
 def make_views(
-    jobs: Iterator[Job], recipe: Recipe, views: int, batch: int, device: torch.device, pixels: str, threads: int, root: Path
+    jobs: Iterator[Job],
+    recipe: Recipe,
+    views: int,
+    batch: int,
+    device: torch.device,
+    pixels: str,
+    threads: int,
+    root: Path,
+    prefetch: int = PREFETCH,
 ) -> Iterator[list[Tensor]]:
-    """For each job, its views (B, 3, S, S), channels-last. ``jobs`` has no end, and is asked a few batches ahead.
+    """For each job, its views (B, 3, S, S), channels-last; ``prefetch`` batches are made ahead of the one in use.
+
+    A batch is good until the one after it is asked for. An error in making a job is raised in its place, whoever was ahead.
 
     Raises:
         UserError: an image could not be decoded.
     """
+    options = device_options(device, threads)
     if pixels == "dali":
-        return dali_views(jobs, recipe, views, batch, device, threads, root)
-    return torch_views(jobs, recipe, batch, device, threads, root)
+        return dali_views(jobs, recipe, views, batch, options, root, prefetch)
+    return torch_views(jobs, recipe, batch, options, root, prefetch)
 
 
 def dali_views(
-    jobs: Iterator[Job], recipe: Recipe, views: int, batch: int, device: torch.device, threads: int, root: Path
+    jobs: Iterator[Job], recipe: Recipe, views: int, batch: int, options: dict[str, Any], root: Path, prefetch: int
 ) -> Iterator[list[Tensor]]:
-    def source() -> list[Any]:
-        encoded, draws = next(jobs)
-        return [encoded, *(part for view in draws for part in graph.feed(recipe, view))]
+    """The whole of it by DALI's graph, which works ahead by itself; bytes and draws come from a thread."""
 
-    pipe = graph.build(source, recipe, views, batch, **device_options(device, threads))
-    while True:
-        # Tensors over DALI's memory: (B, 3, S, S) is channels-last because DALI writes (B, S, S, 3).
-        yield [torch.from_dlpack(output.as_tensor()).permute(0, 3, 1, 2) for output in run(pipe, device, root)]
+    def inputs(job: Job) -> list[Any]:
+        return [job.encoded, *(part for view in job.draws for part in graph.feed(recipe, view))]
+
+    source = Source(ahead(((job, inputs(job)) for job in jobs), prefetch))
+    pipe = graph.build(source, recipe, views, batch, **options, prefetch=prefetch + 1)
+    # Tensors over DALI's memory: (B, 3, S, S) is channels-last because DALI writes (B, S, S, 3).
+    return (
+        [torch.from_dlpack(output.as_tensor()).permute(0, 3, 1, 2) for output in outputs]
+        for _, outputs in made(pipe, source, recipe, options, root)
+    )
 
 
 def torch_views(
-    jobs: Iterator[Job], recipe: Recipe, batch: int, device: torch.device, threads: int, root: Path
+    jobs: Iterator[Job], recipe: Recipe, batch: int, options: dict[str, Any], root: Path, prefetch: int
 ) -> Iterator[list[Tensor]]:
-    waiting: deque[list[Draws]] = deque()  # of the batches that DALI decodes ahead
-
-    def source() -> list[Any]:
-        encoded, draws = next(jobs)
-        waiting.append(draws)
-        return [encoded]
-
-    pipe = graph.build(source, recipe, 0, batch, **device_options(device, threads))
-    painter = Painter(recipe, threads)
-    while True:
-        (images,) = run(pipe, device, root)
-        yield painter.views([np.asarray(image) for image in images], waiting.popleft())
+    """DALI decodes, a batch ahead of what is painted; all of it is done by a thread."""
+    source = Source((job, [job.encoded]) for job in jobs)
+    pipe = graph.build(source, recipe, 0, batch, **options)
+    painter = Painter(recipe, options["threads"])
+    decoded = made(pipe, source, recipe, options, root)
+    return ahead((painter.views([np.asarray(image) for image in images], job.draws) for job, (images,) in decoded), prefetch)
 
 
-def run(pipe: Any, device: torch.device, root: Path) -> Any:
-    """The next outputs of a graph.
+class Source:
+    """What DALI calls for its inputs, some batches ahead of the one it delivers. An error in making them waits for its turn.
+
+    Attributes:
+        waiting: the jobs that DALI has and has not delivered.
+        error: what ended the jobs too soon; it belongs to the step after the last that waits.
+    """
+
+    def __init__(self, inputs: Iterator[tuple[Job, list[Any]]]) -> None:
+        self.inputs = inputs
+        self.waiting: deque[Job] = deque()
+        self.error: Exception | None = None
+
+    def __call__(self) -> list[Any]:
+        try:
+            job, inputs = next(self.inputs)
+        except Exception as error:
+            self.error = None if isinstance(error, StopIteration) else error
+            raise StopIteration from error  # DALI then delivers what it has, and no more
+        self.waiting.append(job)
+        return inputs
+
+
+def made(pipe: Any, source: Source, recipe: Recipe, options: dict[str, Any], root: Path) -> Iterator[tuple[Job, Any]]:
+    """Each job with what a graph makes of it.
 
     Raises:
-        UserError: DALI could not read or decode an image; a shard is damaged, as images are checked when they are written.
+        UserError: DALI could not decode an image; a shard is damaged, as images are checked when they are written.
     """
     try:
-        # On the GPU, outputs are ordered on torch's own stream: nothing waits on the host.
-        return pipe.run(torch.cuda.current_stream(device)) if device.type == "cuda" else pipe.run()
+        while (outputs := run(pipe, options["device_id"])) is not None:
+            yield source.waiting.popleft(), outputs
     except RuntimeError as error:
-        reason = next((line for line in str(error).splitlines() if "ailed" in line or "rror" in line), str(error)[:200])
-        raise UserError(f"{root}: a batch could not be decoded ({reason.strip()}); {mend(root)}") from error
+        raise blamed(source.waiting[0], str(error), recipe, options, root) from error
+    finally:
+        source.inputs = iter(())  # DALI's operators hold the source in a circle: let go of the thread behind it
+    if source.error is not None:
+        raise source.error
+
+
+def run(pipe: Any, gpu: int | None) -> Any:
+    """The next outputs of a graph, None after the last. On a GPU, in the order of torch's stream: nothing waits on the host."""
+    try:
+        return pipe.run() if gpu is None else pipe.run(torch.cuda.current_stream(gpu))
+    except StopIteration:
+        return None
+
+
+def blamed(job: Job, message: str, recipe: Recipe, options: dict[str, Any], root: Path) -> UserError:
+    """The error for a batch that DALI gave up with a message, which says why but not of which image."""
+    reason = (message.partition("encountered:")[2].strip() or message.strip()).partition("\n")[0]
+    i = undecodable(job, recipe, options)
+    if i is None or job.blame is None:
+        return UserError(f"{root}: a batch could not be made ({reason}); {mend(root)}")
+    return job.blame(i, f"cannot be decoded ({reason})")
+
+
+def undecodable(job: Job, recipe: Recipe, options: dict[str, Any]) -> int | None:
+    """The first image of a batch that DALI cannot decode by itself."""
+    images = iter(job.encoded)
+    pipe = graph.build(lambda: [[next(images)]], recipe, 0, 1, **options, prefetch=1)
+    for i in range(len(job.encoded)):
+        try:
+            pipe.run()
+        except RuntimeError:
+            return i
+    return None
 
 
 def device_options(device: torch.device, threads: int) -> dict[str, Any]:

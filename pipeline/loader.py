@@ -1,7 +1,7 @@
 """Loaders: a shard set as batches of two views for training, or of one centred view for evaluation.
 
-A loader's whole state is (epoch, step): the order of samples and the parameters of the views are functions of it. DALI runs a few
-batches ahead, so the state counts batches delivered, and restoring it makes a new pipeline that starts there.
+A loader's whole state is (epoch, step): the order of samples and the parameters of the views are functions of it. Batches are
+made ahead of need, so the state counts those delivered, and restoring it makes a new pipeline that starts there.
 
 Shape letters: B images of this rank, N of the global batch, S image side.
 """
@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from itertools import chain, repeat
+from copy import copy
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from errors import UsageError
-from pipeline.backends import Job, choose, cores, make_views
+from pipeline.backends import PREFETCH, Job, choose, cores, job_of, make_views
 from pipeline.draws import centre_view, draw_locations, draw_views, sliced
 from pipeline.order import epoch_order, steps_in_epoch
 from pipeline.recipes import Recipe
@@ -50,6 +50,7 @@ class TwoViewLoader:
         seed: of order and views.
         threads: for decoding and views; all cores of this process by default.
         pixels: what makes the views: "dali", "torch" (CPU only), or "auto" for the faster.
+        prefetch: batches made ahead of the one in use, which is good until the next is asked for. Changes no bit.
 
     Raises:
         UsageError: where no batch can be made of what is asked.
@@ -67,15 +68,17 @@ class TwoViewLoader:
         seed: int = 0,
         threads: int | None = None,
         pixels: str = "auto",
+        prefetch: int = PREFETCH,
     ) -> None:
         self.root, self.recipe, self.batch, self.rank, self.world, self.seed = Path(root), recipe, batch, rank, world, seed
         self.device = torch.device(device)
         self.pixels, self.threads = choose(pixels, self.device), threads or cores()
+        self.prefetch = prefetch
         self.manifest = manifests.load(self.root)
         self.store = Store(self.root, self.manifest, splits)
         self.splits = tuple(splits)
         self.epoch = self.step = 0
-        self.order = lru_cache(maxsize=2)(lambda epoch: epoch_order(self.store.shard_sizes, self.seed, epoch))
+        self.order = lru_cache(maxsize=2)(partial(epoch_order, self.store.shard_sizes, self.seed))
         self.views: Iterator[list[Tensor]] | None = None
         self.in_use: deque[tuple[torch.cuda.Event, tuple[Tensor, ...]]] = deque()
         self.check()
@@ -99,15 +102,22 @@ class TwoViewLoader:
         return steps_in_epoch(len(self.store), self.batch)
 
     def __iter__(self) -> Iterator[Views]:
-        if self.views is None:
-            self.views = self.start()
         while self.step < len(self):
             samples = self.samples(self.epoch, self.step)
-            x1, x2 = next(self.views)
+            x1, x2 = self.next_views()
             self.step += 1
             yield Views(x1, x2, torch.from_numpy(self.store.labels[samples]))
             self.keep_until_used(x1, x2)
         self.epoch, self.step = self.epoch + 1, 0
+
+    def next_views(self) -> list[Tensor]:
+        if self.views is None:
+            self.views = self.start()
+        try:
+            return next(self.views)
+        except BaseException:
+            self.views = None  # whoever asks again starts at the step that failed
+            raise
 
     def keep_until_used(self, *views: Tensor) -> None:
         """Holds a batch until the GPU is past what was queued on it: its memory is DALI's, which does not know torch's queue."""
@@ -120,9 +130,12 @@ class TwoViewLoader:
 
     def start(self) -> Iterator[list[Tensor]]:
         """The views of every step from where the loader stands."""
-        jobs = (self.job(*position) for position in self.positions(self.epoch, self.step))
+        plan = copy(
+            self
+        )  # not self, which holds the views: a circle, and its thread, would stay until the next garbage collection
+        jobs = (plan.job(*position) for position in plan.positions(self.epoch, self.step))
         share = self.batch // self.world
-        return make_views(jobs, self.recipe, 2, share, self.device, self.pixels, self.threads, self.root)
+        return make_views(jobs, self.recipe, 2, share, self.device, self.pixels, self.threads, self.root, self.prefetch)
 
     def positions(self, epoch: int, step: int) -> Iterator[tuple[int, int]]:
         """Every (epoch, step) from a given one on, without end."""
@@ -145,7 +158,7 @@ class TwoViewLoader:
         """What one step is made of. Draws are for the global batch, so that they do not depend on the ranks."""
         rows = self.order(epoch)[step * self.batch : (step + 1) * self.batch]
         draws = draw_views(self.recipe, self.store.sizes[rows], self.seed, epoch, step)
-        return Job([self.store.encoded(i) for i in rows[self.mine]], [sliced(view, self.mine) for view in draws])
+        return job_of(self.store, rows[self.mine], [sliced(view, self.mine) for view in draws])
 
     def locations(self, epoch: int, step: int) -> Tensor:
         """The source locations of r5 to r5 in a step: (2, B) int64."""
@@ -181,7 +194,7 @@ class EvalLoader:
         recipe: the training recipe; its centred form is used, through the same decoder and resampling.
         batch: images at a time.
         device: where views are delivered.
-        pixels: as for training.
+        pixels, prefetch: as for training.
     """
 
     def __init__(
@@ -192,9 +205,10 @@ class EvalLoader:
         batch: int = 256,
         device: torch.device | str = "cpu",
         pixels: str = "auto",
+        prefetch: int = PREFETCH,
     ) -> None:
         self.root, self.recipe, self.batch, self.device = Path(root), recipe.centred(), batch, torch.device(device)
-        self.pixels = choose(pixels, self.device)
+        self.pixels, self.prefetch = choose(pixels, self.device), prefetch
         self.manifest = manifests.load(self.root)
         self.store = Store(self.root, self.manifest, splits)
 
@@ -203,13 +217,11 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         starts = range(0, len(self.store), self.batch)
-        # A few batches more than are taken are asked for: any will do.
-        jobs = (self.job(start) for start in chain(starts, repeat(0)))
-        views = make_views(jobs, self.recipe, 1, self.batch, self.device, self.pixels, cores(), self.root)
-        for start in starts:
-            (x,) = next(views)
+        jobs = map(self.job, starts)
+        views = make_views(jobs, self.recipe, 1, self.batch, self.device, self.pixels, cores(), self.root, self.prefetch)
+        for start, (x,) in zip(starts, views, strict=True):
             yield x, torch.from_numpy(self.store.labels[start : start + self.batch])
 
     def job(self, start: int) -> Job:
-        rows = range(start, min(start + self.batch, len(self.store)))
-        return Job([self.store.encoded(i) for i in rows], [centre_view(self.recipe, self.store.sizes[rows.start : rows.stop])])
+        rows = np.arange(start, min(start + self.batch, len(self.store)))
+        return job_of(self.store, rows, [centre_view(self.recipe, self.store.sizes[rows])])

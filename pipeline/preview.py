@@ -5,7 +5,6 @@ Each row is an image's centre, then pairs of views of it, as the loader makes th
 
 from __future__ import annotations
 
-from itertools import repeat
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from errors import run_app
-from pipeline.backends import Job, choose, make_views
+from pipeline.backends import choose, job_of, make_views
 from pipeline.draws import Draws, centre_view, draw_views
 from pipeline.recipe_file import find_recipe
 from pipeline.recipes import BY_DATA, Recipe
@@ -38,8 +37,8 @@ def contact_sheet(root: Path, recipe: Recipe, seed: int = 0) -> Image.Image:
 
 def render(store: Store, rows: np.ndarray, recipe: Recipe, draws: list[Draws]) -> list[np.ndarray]:
     """Views of some samples under given draws, as pictures: (n, S, S, 3) uint8 each."""
-    jobs, cpu = repeat(Job([store.encoded(row) for row in rows], draws)), torch.device("cpu")
-    views = next(make_views(jobs, recipe, len(draws), len(rows), cpu, choose("auto", cpu), 1, store.root))
+    jobs, cpu = iter([job_of(store, rows, draws)]), torch.device("cpu")
+    views = next(make_views(jobs, recipe, len(draws), len(rows), cpu, choose("auto", cpu), 1, store.root, prefetch=0))
     return [as_pixels(view, recipe) for view in views]
 
 

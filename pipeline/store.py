@@ -10,6 +10,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO
 
 import numpy as np
@@ -46,6 +47,7 @@ class Store:
             )
         self.sizes = np.stack([index["width"], index["height"]], 1)
         self.open: OrderedDict[int, BinaryIO] = OrderedDict()  # by shard, the last used at the end
+        self.lock = Lock()  # two iterations may read at a time, and one must not close what the other is about to read
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -57,16 +59,20 @@ class Store:
             UserError: they cannot be read, or are not the bytes that were checked when the set was built; names shard and key.
                 Such bytes must not reach DALI 2.4, whose PNG decoder can end the process. Checked at a few gigabytes a second.
         """
-        shard = int(np.searchsorted(self.starts, sample, "right")) - 1
         try:
-            data = os.pread(self.opened(shard).fileno(), int(self.length[sample]), int(self.offset[sample]))
+            with self.lock:
+                file = self.opened(self.shard_of(sample))
+                data = os.pread(file.fileno(), int(self.length[sample]), int(self.offset[sample]))
         except (OSError, OverflowError) as error:
-            raise self.broken(shard, sample, f"cannot be read ({error})") from error
+            raise self.broken(sample, f"cannot be read ({error})") from error
         if len(data) != self.length[sample]:
-            raise self.broken(shard, sample, "is cut short")
+            raise self.broken(sample, "is cut short")
         if zlib.crc32(data) != self.crc[sample]:
-            raise self.broken(shard, sample, "has changed since the set was built")
+            raise self.broken(sample, "has changed since the set was built")
         return np.frombuffer(data, np.uint8)
+
+    def shard_of(self, sample: int) -> int:
+        return int(np.searchsorted(self.starts, sample, "right")) - 1
 
     def opened(self, shard: int) -> BinaryIO:
         """A shard's file; the one that was used longest ago is closed for it where many are open."""
@@ -77,7 +83,9 @@ class Store:
         self.open.move_to_end(shard)
         return self.open[shard]
 
-    def broken(self, shard: int, sample: int, what: str) -> UserError:
+    def broken(self, sample: int, what: str) -> UserError:
+        """The error to raise of a sample's image: names shard and key."""
+        shard = self.shard_of(sample)
         path = self.root / self.files[shard]
         key = key_of(path.with_suffix(".idx"), sample - int(self.starts[shard]))
         return UserError(f"{path}: the image of sample {key} {what}; {mend(self.root)}")
