@@ -1,13 +1,16 @@
-"""The order: each sample once an epoch, another order every epoch, a function of (seed, epoch)."""
+"""The order: each sample once an epoch, another order every epoch, a function of (seed, epoch); the draws, of the step too."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipeline import TwoViewLoader
+from pipeline.draws import draw_views
 from pipeline.order import epoch_order, steps_in_epoch
+from pipeline.recipes import IMAGENET128
 
 SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=12)
+SEEDS, EPOCHS = st.integers(0, 2**63 - 1), st.integers(0, 1000)
 
 
 @given(sizes=SIZES, seed=st.integers(0, 2**31), epoch=st.integers(0, 1000), window=st.integers(1, 5))
@@ -30,11 +33,13 @@ def test_what_is_left_over_is_less_than_a_batch(sizes, batch):
     assert 0 <= left < batch
 
 
-def test_left_overs_differ_between_epochs():
-    sizes, batch = [25] * 8, 64
-    kept = steps_in_epoch(200, batch) * batch
-    left = {frozenset(epoch_order(sizes, 0, epoch)[kept:].tolist()) for epoch in range(10)}
-    assert len(left) == 10
+@given(sizes=st.lists(st.integers(1, 40), min_size=20, max_size=40), batch=st.integers(40, 200), seed=SEEDS, epoch=EPOCHS)
+def test_left_overs_differ_between_epochs(sizes, batch, seed, epoch):
+    """Where six or more are left of a hundred or more, equal ones would be an accident of one in a thousand million."""
+    kept = steps_in_epoch(sum(sizes), batch) * batch
+    assume(sum(sizes) >= 100 and sum(sizes) - kept >= 6)
+    left = [frozenset(epoch_order(sizes, seed, each, window=40)[kept:].tolist()) for each in range(epoch, epoch + 4)]
+    assert len(set(left)) == 4
 
 
 def test_samples_come_from_one_window_of_shards_at_a_time():
@@ -59,9 +64,54 @@ def test_ranks_take_the_same_number_of_steps_and_no_sample_twice(sizes, world, s
     assert len(set(expected.tolist())) == len(expected)
 
 
+@given(sizes=SIZES, world=st.integers(1, 8), share=st.integers(1, 8), seed=SEEDS, epoch=EPOCHS, step=st.integers(0, 100))
+def test_ranks_take_their_parts_of_the_draws_of_one(sizes, world, share, seed, epoch, step):
+    """Whatever the seed, and whatever was drawn before."""
+    batch = world * share
+    assume(sum(sizes) >= batch)
+    step %= sum(sizes) // batch
+    whole = bare_loader(sizes, batch, 0, 1, seed).job(epoch, step).draws
+    parts = [bare_loader(sizes, batch, rank, world, seed).job(epoch, step).draws for rank in range(world)]
+    for view in range(2):
+        for one, several in zip(columns(whole[view]), zip(*(columns(part[view]) for part in parts), strict=True), strict=True):
+            assert np.array_equal(one, np.concatenate(several))
+
+
+def columns(draws):
+    return [draws.box, draws.transposed, *draws.jitter]
+
+
+@given(seed=SEEDS, epoch=EPOCHS, step=st.integers(0, 10**6))
+def test_draws_are_a_function_of_seed_epoch_and_step(seed, epoch, step):
+    """None of which can be taken for another; neither what was drawn before nor NumPy's own state enters."""
+    sizes = np.tile([[500, 375]], (8, 1))
+    first = draw_views(IMAGENET128, sizes, seed, epoch, step)
+    np.random.seed(step)
+    others = [(seed + 1, epoch, step), (seed, epoch + 1, step), (seed, epoch, step + 1), (epoch, step, seed % 2**32)]
+    boxes = [draw_views(IMAGENET128, sizes, *other)[0].box for other in others if other != (seed, epoch, step)]
+    again = draw_views(IMAGENET128, sizes, seed, epoch, step)
+    for a, b in zip(first, again, strict=True):
+        assert all(np.array_equal(x, y) for x, y in zip(columns(a), columns(b), strict=True))
+    assert not any(np.array_equal(first[0].box, box) for box in boxes)
+    assert not np.array_equal(first[0].box, first[1].box)
+
+
 def bare_loader(sizes, batch, rank, world, seed):
     loader = TwoViewLoader.__new__(TwoViewLoader)
     loader.batch, loader.rank, loader.world = batch, rank, world
-    loader.store = range(sum(sizes))
+    loader.store, loader.seed, loader.recipe = Images(sum(sizes)), seed, IMAGENET128
     loader.order = lambda epoch: epoch_order(sizes, seed, epoch)
     return loader
+
+
+class Images:
+    """As many as are asked for, in sizes that differ; there are no bytes."""
+
+    def __init__(self, count):
+        self.sizes = 100 + np.stack([np.arange(count) % 400, np.arange(count) % 300], 1)
+
+    def __len__(self):
+        return len(self.sizes)
+
+    def encoded(self, sample):
+        return sample
