@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline import jitter
+from pipeline import jitter, lighting, policy
 from pipeline.jitter import Jitter
+from pipeline.policy import Policy
 from pipeline.recipes import Recipe
 
 TRIES = 10  # boxes tried before falling back to the largest centred one, as torchvision does
@@ -27,22 +28,29 @@ class Draws(NamedTuple):
     box: (N, 4) int64, top, left, bottom, right in pixels of the stored image; left > right where the view is mirrored, and
         top > bottom where it is upside down.
     transposed: (N,) bool, whether rows and columns are swapped, after that.
+    policy: operations on it before its jitter.
     jitter: of its colours.
+    light: (N, 3), added to its colours in 0..1.
     """
 
     box: np.ndarray
     transposed: np.ndarray
+    policy: Policy
     jitter: Jitter
+    light: np.ndarray
 
 
 def plain(box: np.ndarray) -> Draws:
     """A box of each image and nothing else."""
-    return Draws(box, np.zeros(len(box), bool), jitter.none(len(box)))
+    count = len(box)
+    return Draws(box, np.zeros(count, bool), policy.none(count), jitter.none(count), lighting.none(count))
 
 
 def sliced(draws: Draws, rows: slice) -> Draws:
     """The parameters of some of the images."""
-    return Draws(draws.box[rows], draws.transposed[rows], Jitter(*(part[rows] for part in draws.jitter)))
+    operations = Policy(*(part[rows] for part in draws.policy))
+    colours = Jitter(*(part[rows] for part in draws.jitter))
+    return Draws(draws.box[rows], draws.transposed[rows], operations, colours, draws.light[rows])
 
 
 def generator(seed: int, *position: int, stream: str) -> np.random.Generator:
@@ -58,13 +66,19 @@ def draw_views(recipe: Recipe, sizes: np.ndarray, seed: int, epoch: int, step: i
     across = rng.random(len(sizes)) < recipe.flip
     other = generator(seed, epoch, step, stream="orientation").random((2, len(sizes)))
     down, swap = other[0] < recipe.flip_vertical, other[1] < recipe.transpose
-    first, second = (draw_view(recipe, sizes, rng) for _ in range(2))
+    strong = generator(seed, epoch, step, stream="strong")
+    first, second = (draw_view(recipe, sizes, rng, strong) for _ in range(2))
     return oriented(first, across, down, swap), oriented(second, across, down, swap)
 
 
-def draw_view(recipe: Recipe, sizes: np.ndarray, rng: np.random.Generator) -> Draws:
+def draw_view(recipe: Recipe, sizes: np.ndarray, rng: np.random.Generator, strong: np.random.Generator) -> Draws:
+    """What came later has a stream of its own, so that it moves nothing that was drawn before."""
+    count = len(sizes)
     box = random_box(recipe, sizes, rng) if recipe.crop == "resized" else shifted_box(recipe, sizes, rng)
-    return plain(box)._replace(jitter=jitter.draw(recipe, len(sizes), rng))
+    colours = jitter.draw(recipe, count, rng)
+    return plain(box)._replace(
+        policy=policy.draw(recipe, count, strong), jitter=colours, light=lighting.draw(recipe, count, strong)
+    )
 
 
 def oriented(view: Draws, across: np.ndarray, down: np.ndarray, swap: np.ndarray) -> Draws:

@@ -15,7 +15,7 @@ from nvidia.dali import math as dmath
 from nvidia.dali.pipeline import Pipeline
 from nvidia.dali.types import DALIInterpType
 
-from pipeline import exact, fused
+from pipeline import exact, fused, graph_steps
 from pipeline.draws import Draws
 from pipeline.jitter import Jitter
 from pipeline.recipes import Recipe, normalisation
@@ -66,12 +66,22 @@ def colour_inputs(recipe: Recipe) -> tuple[str, ...]:
 
 def input_names(recipe: Recipe) -> tuple[str, ...]:
     """Names of all that a view takes, in order."""
-    return ("window", *(("turn",) if recipe.transpose else ()), *colour_inputs(recipe))
+    turn = ("turn",) if recipe.transpose else ()
+    operations = graph_steps.INPUTS if recipe.policy != "none" else ()
+    light = ("light",) if recipe.lighting else ()
+    return ("window", *turn, *operations, *colour_inputs(recipe), *light)
 
 
 def feed(recipe: Recipe, draws: Draws) -> list[np.ndarray]:
     """What the graph takes of one view's draws: (N, …) each, in the order of its inputs."""
-    tables = {"window": windows(draws.box, recipe.size), "turn": turns(draws.transposed)} | colour_tables(recipe, draws.jitter)
+    shift, _ = normalisation(recipe)
+    tables = {
+        "window": windows(draws.box, recipe.size),
+        "turn": turns(draws.transposed),
+        "light": np.array(shift) + draws.light / recipe.std,
+        **(graph_steps.tables(draws.policy, recipe.size) if recipe.policy != "none" else {}),
+        **colour_tables(recipe, draws.jitter),
+    }
     return [np.ascontiguousarray(tables[name], np.float32) for name in input_names(recipe)]
 
 
@@ -117,26 +127,29 @@ def colour_tables(recipe: Recipe, jitter: Jitter) -> dict[str, np.ndarray]:
 
 
 def view(image: Any, recipe: Recipe, device: str, drawn: dict[str, Any]) -> Any:
-    """One view: the box resampled, then colours and normalisation."""
+    """One view: the box resampled, its operations, then colours and normalisation."""
     pixels = resampled(image, recipe, drawn["window"])
     if recipe.transpose:
         pixels = fn.warp_affine(pixels, matrix=drawn["turn"], interp_type=DALIInterpType.INTERP_NN)
     levels = fn.cast(pixels, dtype=types.FLOAT)
+    if recipe.policy != "none":
+        levels = graph_steps.operated(levels, recipe.size, device, drawn)
     shift, scale = normalisation(recipe)
+    light = drawn["light"] if recipe.lighting else list(shift)
     colours = [drawn[name] for name in colour_inputs(recipe)]
     if not colours:
-        out = fn.coord_transform(levels, M=np.diag(scale).flatten().tolist(), T=list(shift))
+        out = fn.coord_transform(levels, M=np.diag(scale).flatten().tolist(), T=light)
     else:
-        out = (fused_colours if recipe.color == "fused" else exact_colours)(levels, list(shift), *colours)
+        out = (fused_colours if recipe.color == "fused" else exact_colours)(levels, light, *colours)
     return fn.cast(out, dtype=types.FLOAT16) if device == "gpu" else out
 
 
-def fused_colours(x: Any, shift: list[float], gain: Any, centre: Any) -> Any:
+def fused_colours(x: Any, shift: Any, gain: Any, centre: Any) -> Any:
     mean = fn.reductions.mean(x, axes=[0, 1], keep_dims=True)
     return fn.coord_transform(x, M=gain, T=shift) + fn.coord_transform(mean, M=centre)
 
 
-def exact_colours(x: Any, shift: list[float], factor: Any, own: Any, mean: Any, hue: Any, keep: Any, gray: Any) -> Any:
+def exact_colours(x: Any, shift: Any, factor: Any, own: Any, mean: Any, hue: Any, keep: Any, gray: Any) -> Any:
     """The chain of ``exact`` on whole levels (S, S, 3)."""
     for k in range(2 * exact.BEFORE):
         if k == exact.BEFORE:

@@ -17,11 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline import exact, fused
+from pipeline import exact, fused, policy, steps
 from pipeline.buffers import Buffers
 from pipeline.compiled import compiled
 from pipeline.draws import Draws
-from pipeline.jitter import Jitter
 from pipeline.recipes import Recipe, normalisation
 
 
@@ -39,13 +38,17 @@ class Painter:
         """For each of ``draws`` a batch (B, 3, S, S) float32, channels-last, of ``images`` (H, W, 3) uint8."""
         S = self.recipe.size
         batches = [self.buffers.take((len(images), S, S, 3)) for _ in draws]
-        colours = [colouring(self.recipe, view.jitter) for view in draws]
+        operations = [operating(self.recipe, view) for view in draws]
+        colours = [colouring(self.recipe, view) for view in draws]
 
         def paint(worker: int) -> None:
             canvas = self.canvases[worker]
             for i in range(worker, len(images), self.threads):
-                for view, colour, batch in zip(draws, colours, batches, strict=True):
-                    colour(i, oriented(images[i], self.recipe, view, i), canvas)
+                for view, operate, colour, batch in zip(draws, operations, colours, batches, strict=True):
+                    levels = oriented(images[i], self.recipe, view, i)
+                    if operate:
+                        operate(i, levels)
+                    colour(i, levels, canvas)
                     interleave(canvas, batch[i].view(-1, 3).numpy())
 
         list(self.pool.map(paint, range(self.threads)))
@@ -58,7 +61,7 @@ def oriented(image: np.ndarray, recipe: Recipe, view: Draws, i: int) -> np.ndarr
     pixels = resampled(image, recipe, box)
     axes = [axis for axis, mirrored in ((1, box[0] > box[2]), (2, box[1] > box[3])) if mirrored]
     pixels = pixels.flip(axes) if axes else pixels
-    return (pixels.transpose(1, 2) if view.transposed[i] else pixels).reshape(3, -1).numpy()
+    return (pixels.transpose(1, 2) if view.transposed[i] else pixels).reshape(3, -1).contiguous().numpy()
 
 
 def resampled(image: np.ndarray, recipe: Recipe, box: np.ndarray) -> Tensor:
@@ -83,15 +86,30 @@ def there_and_back(first: int, count: int) -> np.ndarray:
     return np.abs((np.arange(first, first + count) + last) % max(1, 2 * last) - last)
 
 
-def colouring(recipe: Recipe, jitter: Jitter) -> Callable[[int, np.ndarray, np.ndarray], None]:
+def operating(recipe: Recipe, view: Draws) -> Callable[[int, np.ndarray], None] | None:
+    """What does the operations of view i to its levels (3, P) uint8 in place, where the recipe has any."""
+    if recipe.policy == "none":
+        return None
+    parameters = steps.prepare(policy.as_steps(view.policy, recipe.size))
+
+    def operate(i: int, levels: np.ndarray) -> None:
+        spare = np.empty_like(levels)
+        for k in np.flatnonzero(view.policy.operation[i]):
+            steps.apply(levels, spare, *(part[i, k] for part in parameters))
+
+    return operate
+
+
+def colouring(recipe: Recipe, view: Draws) -> Callable[[int, np.ndarray, np.ndarray], None]:
     """What colours and normalises the levels (3, P) uint8 of view i into (3, P) float32."""
     shift, scale = (np.asarray(part, np.float32) for part in normalisation(recipe))
+    shift = (shift + view.light / recipe.std).astype(np.float32)
     if recipe.color == "fused":
-        gain, centre = (part.astype(np.float32) * scale[:, None] for part in fused.compose(jitter))
-        return lambda i, levels, out: fused.colour(levels, gain[i], centre[i], shift, out)
-    chain = exact.chain(jitter)
+        gain, centre = (part.astype(np.float32) * scale[:, None] for part in fused.compose(view.jitter))
+        return lambda i, levels, out: fused.colour(levels, gain[i], centre[i], shift[i], out)
+    chain = exact.chain(view.jitter)
     blend, hue = chain.blend.astype(np.float32), chain.hue.astype(np.float32)
-    return lambda i, levels, out: exact.colour(levels, blend[i], hue[i], chain.gray[i], shift, scale, out)
+    return lambda i, levels, out: exact.colour(levels, blend[i], hue[i], chain.gray[i], shift[i], scale, out)
 
 
 @compiled

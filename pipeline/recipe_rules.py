@@ -78,6 +78,8 @@ RULES = {
     "hue": number(0, 0.5),
     "jitter_p": PROBABILITY,
     "gray_p": PROBABILITY,
+    "policy": one_of("none", "fast-autoaugment"),
+    "lighting": number(0, 1),
     "color": one_of("exact", "fused"),
 }
 

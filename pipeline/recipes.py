@@ -22,6 +22,8 @@ class Recipe:
             columns; drawn once per image and shared by both views. All three at .5 are the eight symmetries of a square.
         brightness, contrast, saturation: factors are uniform in [1 - x, 1 + x]; hue: turns, uniform in [-x, x].
         jitter_p: probability of the four together, in random order; gray_p: of becoming gray after it.
+        policy: "fast-autoaugment" does two operations drawn from its policy for ImageNet to a view before its jitter.
+        lighting: standard deviation of PCA lighting, in standard deviations of ImageNet's colours.
         color: "exact" does them one by one as Pillow would; "fused" all at once, in half the time or less, to the probe's
             cost (docs/views.md).
     """
@@ -44,12 +46,14 @@ class Recipe:
     hue: float = 0.1
     jitter_p: float = 0.8
     gray_p: float = 0.25
+    policy: Literal["none", "fast-autoaugment"] = "none"
+    lighting: float = 0.0
     color: Literal["exact", "fused"] = "exact"
 
     def centred(self) -> Recipe:
         """The recipe of evaluation: the same size and statistics, the centre of the image, nothing random."""
-        still = dict.fromkeys(("flip", "flip_vertical", "transpose", "jitter_p", "gray_p"), 0.0)
-        return replace(self, crop="resized", area=(1.0, 1.0), **still)  # type: ignore[arg-type]
+        still = dict.fromkeys(("flip", "flip_vertical", "transpose", "jitter_p", "gray_p", "lighting"), 0.0)
+        return replace(self, crop="resized", area=(1.0, 1.0), policy="none", **still)  # type: ignore[arg-type]
 
 
 def normalisation(recipe: Recipe) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -59,6 +63,8 @@ def normalisation(recipe: Recipe) -> tuple[tuple[float, ...], tuple[float, ...]]
 
 
 IMAGENET128 = Recipe()
+# The author's for his best encoders (github.com/Philip-Bachman/amdim-public, issue 5).
+STRONG128 = replace(IMAGENET128, area=(0.2, 0.9), jitter_p=1.0, policy="fast-autoaugment", lighting=0.1)
 STL64 = replace(IMAGENET128, size=64, resize=70, hue=0.2, mean=(0.43, 0.42, 0.39), std=(0.27, 0.26, 0.27))
 CIFAR32 = replace(
     STL64,
@@ -77,6 +83,7 @@ SHAPES32 = replace(SHAPES64, size=32, resize=32)
 
 RECIPES = {
     "imagenet128": IMAGENET128,
+    "strong128": STRONG128,
     "stl64": STL64,
     "cifar32": CIFAR32,
     "gray32": GRAY32,

@@ -142,6 +142,8 @@ def test_a_box_is_mirrored_turned_over_and_transposed_as_drawn(pixels):
 
 
 OWN = {
+    "strong, fused": replace(STL64, color="fused", policy="fast-autoaugment", lighting=0.1),
+    "operations and light alone": replace(STL64, jitter_p=0.0, gray_p=0.0, policy="fast-autoaugment", lighting=0.1),
     "fused": replace(STL64, color="fused"),
     "microscope": replace(STL64, saturation=0.0, hue=0.0, gray_p=0.0, flip_vertical=0.5, transpose=0.5),
     "shift upside down": replace(CIFAR32, flip_vertical=0.5, transpose=0.5),

@@ -6,11 +6,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from pipeline.preview import GAP, PAIRS, ROWS, as_pixels, contact_sheet
-from pipeline.recipes import IMAGENET128, STL64
+from pipeline.recipes import STL64, STRONG128
 
 
 def test_rows_of_an_image_and_pairs_of_its_views(photo_set):
-    sheet = contact_sheet(photo_set, IMAGENET128)
+    sheet = contact_sheet(photo_set, STRONG128)
     columns = 1 + 2 * PAIRS
     assert sheet.height == ROWS * (128 + GAP) - GAP
     assert sheet.width == columns * 128 + PAIRS * GAP + PAIRS * 2 * GAP
