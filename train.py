@@ -13,12 +13,12 @@ import engine.environment  # noqa: F401 - first: runs this command in .venv wher
 
 # isort: split
 
-import os
 import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,13 +27,12 @@ import typer
 from rich.console import Console
 from torch import Tensor
 
-from engine import checkpoint, elastic, memory, options, pairs, precision, runs, settings_file, summary
+from engine import elastic, memory, options, pairs, precision, runs, settings_file, summary
+from engine.beginning import announce, begin
 from engine.console import Progress, make_console, print_presets, start_table
 from engine.group import joined
-from engine.initial import start_from
 from engine.launch import let_the_first_speak, place
 from engine.logs import Logs
-from engine.parallel import from_first
 from engine.peers import Peers
 from engine.presets import configure, default_preset, with_views
 from engine.remains import inhabited
@@ -70,15 +69,17 @@ def fit(trainer: Trainer, run: Path, progress: Progress, stop: Stop, due: SaveTi
     while trainer.step < steps and not code:
         rate = trainer.learning_rate
         views = advance(trainer, batches)
+        progress.tick(trainer.step)
         if trainer.step % LOG_EVERY == 0 or trainer.step == steps:
             log(trainer, rate, logs, progress, writer)
             if logs and pairs.due(trainer.step, first=trainer.step - began <= LOG_EVERY):
                 logs.write_pairs(trainer.step, pairs.picture(*views[:2], trainer.loader.recipe.mean, trainer.loader.recipe.std))
         saving, code = agree(trainer.step, stop, due, peers)
         if saving and trainer.step < steps:
-            save(trainer, writer.save)
+            save(trainer, writer.save, logs)
         report_save(writer, progress)
-    save(trainer, writer.finish)
+    peers.rest()
+    save(trainer, writer.finish, logs)
     report_save(writer, progress)
     if logs:
         logs.close()
@@ -130,8 +131,10 @@ def report_save(writer: Writer, progress: Progress) -> None:
         progress.say(str(written))
 
 
-def save(trainer: Trainer, write: Callable[[int, dict[str, Tensor], dict[str, Any]], None]) -> None:
+def save(trainer: Trainer, write: Callable[[int, dict[str, Tensor], dict[str, Any]], None], logs: Logs | None) -> None:
     trainer.watch.check(wait=True)
+    if logs:
+        logs.flush()
     weights, state = trainer.model.state_dict(), trainer.state_dict()  # every rank's
     if rank() == 0:
         write(trainer.step, weights, state)
@@ -139,7 +142,7 @@ def save(trainer: Trainer, write: Callable[[int, dict[str, Tensor], dict[str, An
 
 def announce_plan(trainer: Trainer, run: Path, console: Console) -> None:
     weights, trained = (sum(map(Tensor.numel, part.parameters())) for part in (trainer.model.encoder, trainer.model))
-    rows = summary.plan(run, trainer.config, trainer.loader, weights) + summary.ranks(trainer.where, trainer.compress)
+    rows = summary.plan(run, trainer.config, trainer.loader, weights) + summary.ranks(trainer.where, trainer.config.compress)
     rows += [summary.checkpoints(trainer.config, trained)]
     start_table(rows + summary.means(trainer.device, trainer.precision, trainer.optimizing, trainer.compiling), console)
 
@@ -214,7 +217,9 @@ def main(
     settings, own = with_views(settings, seen, views.size), (where.rank, where.world, where.device)
     loader = TwoViewLoader(path, splits, views, settings.batch, *own, seed, where.threads, pixels)
     total = steps or max(1, round(settings.epochs * len(loader)))
-    fields = Config(str(path), name, settings, total, seed, amp, save_every, init, pixels, keep, as_fields(views))
+    fields = Config(
+        str(path), name, settings, total, seed, amp, save_every, init, pixels, keep, as_fields(views), kernel, compiled, compress
+    )
     directory = runs.run_path(run) if run is not None else runs.default_run(path, fields)
     if not where.started:
         named = [] if run is not None else ["--run", str(directory)]
@@ -222,14 +227,19 @@ def main(
     console = make_console(quiet or where.rank > 0)
     half = precision.choose(amp, where.device).dtype is not None
     with joined(where, timeout) as peers, memory.explained(memory.advice(settings.batch, where.world, recompute, half)):
-        trainer = Trainer(fields, loader, where, kernel, compiled, compress, recompute)
-        code = rehearse(trainer, console) if dry_run else train(trainer, directory, resume, due, peers, console)
+        trainer = Trainer(fields, loader, where, recompute)
+        act = rehearse if dry_run else partial(train, due=due, peers=peers)
+        code = act(trainer, directory, resume, console=console)
+    if where.rank == 0:
+        elastic.report(code)
     raise typer.Exit(code)
 
 
-def rehearse(trainer: Trainer, console: Console) -> int:
-    """Two steps, the second of which is timed; nothing is written."""
+def rehearse(trainer: Trainer, run: Path, resume: str, console: Console) -> int:
+    """What training does before it begins, and two steps, the second of which is timed; nothing is written."""
+    announce(begin(trainer, run, resume), trainer, console)
     trainer.join()
+    announce_plan(trainer, run, console)
     trainer.model.train()
     batches = stream(trainer.loader)
     for _ in range(2):
@@ -243,10 +253,7 @@ def rehearse(trainer: Trainer, console: Console) -> int:
 
 def train(trainer: Trainer, run: Path, resume: str, due: SaveTimer, peers: Peers, console: Console) -> int:
     """Begins or continues a run, and ends with what to type next; returns the exit code."""
-    saved = find_start(run, trainer.config, resume)
-    if saved:
-        trainer.load(saved)
-    source = None if saved or trainer.config.init is None else start_from(trainer.model, trainer.config.init)
+    begun = begin(trainer, run, resume)
     if trainer.step >= trainer.config.steps:
         console.print(f"{run} is finished: {trainer.step:,} steps. {next_command(trainer, run)}")
         return 0
@@ -254,42 +261,22 @@ def train(trainer: Trainer, run: Path, resume: str, due: SaveTimer, peers: Peers
     with inhabited(run, trainer.config.as_dict(), trainer.step) if peers.rank == 0 else nullcontext():
         trainer.join()
         announce_plan(trainer, run, console)
-        if saved:
-            announce(saved, trainer, console)
-        if source:
-            console.print(f"starting from the weights of {source.path}")
-        writer = Writer(run / "checkpoints", trainer.config.as_dict(), trainer.config.keep, saved.path if saved else None)
+        announce(begun, trainer, console)
+        writer = Writer(run / "checkpoints", trainer.config.as_dict(), trainer.config.keep, begun.saved)
         with writer, Progress(trainer.config.steps, console) as progress:
             code = fit(trainer, run, progress, stop, due, peers, writer)
     if not code or trainer.step == trainer.config.steps:
         console.print(f"done: {run}. {next_command(trainer, run)}")
         return 0
+    again = "" if peers.world == 1 or elastic.launched() else ", with torchrun or srun as before"
     words = f"stopped and saved at step {trainer.step:,}; the same command goes on from there"
-    console.print(f"{words}: {same_command(sys.argv)}", soft_wrap=True)
+    console.print(f"{words}{again}: {same_command(sys.argv)}", soft_wrap=True)
     return code
-
-
-def find_start(run: Path, config: Config, resume: str) -> checkpoint.Checkpoint | None:
-    """The checkpoint to continue from: rank 0 looks for it, and all ranks read the one that it found."""
-    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":  # what this command began goes on
-        resume = "auto"
-    saved = runs.find_start(run, config, resume) if rank() == 0 else None
-    path = from_first(saved and str(saved.path))
-    return saved if rank() == 0 or path is None else runs.find_start(run, config, path)
 
 
 def next_command(trainer: Trainer, run: Path) -> str:
     command = f"Next: python eval.py --probe linear --run {shlex.quote(str(run))}"
     return command if trainer.loader.manifest.classes else f"{command} --data NAME, with a set that has labels"
-
-
-def announce(saved: checkpoint.Checkpoint, trainer: Trainer, console: Console) -> None:
-    """Says what is continued, and what will make its numbers differ in their last bits."""
-    console.print(f"continuing {saved.path}")
-    before = saved.trainer["machine"]
-    for name, now in trainer.machine.items():
-        if before.get(name) != now:
-            console.print(f"warning: {name} was {before.get(name)} and is {now}: numbers will not be the same to the last bit")
 
 
 if __name__ == "__main__":

@@ -233,7 +233,7 @@ def waiting() -> str:
     loader: Any = SimpleNamespace(manifest=SimpleNamespace(classes=["a", "b"]))
     x1, x2 = (torch.randn(32, 3, 32, 32, dtype=torch.half, device=device).to(memory_format=torch.channels_last) for _ in range(2))
     for amp in ("bf16", "fp16", "off"):
-        trainer = train.Trainer(Config("", "", preset, 100, 0, amp, ""), loader, Place(0, 1, device))
+        trainer = train.Trainer(Config("", "", preset, 100, 0, amp, "", compiled="off"), loader, Place(0, 1, device))
         for step in range(4):
             torch.cuda.set_sync_debug_mode("error" if step else "default")  # the first step compiles and tunes kernels
             try:

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from engine.memory import is_shortage
 from engine.tensors import crc, summed, write_tensors
 from errors import UserError, warn
 
@@ -57,13 +58,13 @@ def save(
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         flush(root)
-        for old in steps(root)[keep:]:
-            shutil.rmtree(old)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if not isinstance(error, OSError | RuntimeError):
             raise
         raise UserError(f"{final}: cannot be written ({first_line(error)}); the checkpoint before it is good") from error
+    for old in steps(root)[keep:]:
+        remove(old)
     return final
 
 
@@ -93,15 +94,38 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
+def remove(path: Path) -> None:
+    """What cannot be removed, as some network disks refuse while somebody reads it, is a warning: the others are good."""
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        warn(f"{path}: cannot be removed ({error.strerror or error})")
+
+
 def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def forget_after(root: Path, step: int) -> None:
-    """Removes checkpoints of later steps, which a run that goes on from ``step`` leaves behind, and half-written ones."""
-    later = [path for path in steps(root) if int(path.name[5:]) > step]
-    for path in [*later, *root.glob(f"{TEMPORARY}*")]:
+    """Removes checkpoints of later steps, which a run that goes on from ``step`` leaves behind, and half-written ones.
+
+    Damaged ones are renamed to ``damaged-step-<n>``: nothing makes up for them if the one that served instead fails, too.
+    """
+    for path in steps(root):
+        if int(path.name[5:]) > step and whole(path):
+            shutil.rmtree(path)
+        elif int(path.name[5:]) > step:
+            path.rename(root / f"damaged-{path.name}")
+    for path in root.glob(f"{TEMPORARY}*"):
         shutil.rmtree(path)
+
+
+def whole(path: Path) -> bool:
+    try:
+        check_sums(path)
+    except DAMAGE:
+        return False
+    return True
 
 
 def steps(root: Path) -> list[Path]:
@@ -126,6 +150,12 @@ def load(path: Path) -> Checkpoint:
     return Checkpoint(path, weights, trainer, config)
 
 
+def passing(error: BaseException) -> bool:
+    """Whether an error says nothing of the file: a disk that does not answer, permissions, memory."""
+    absent = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
+    return (isinstance(error, OSError) and error.errno is not None and not absent) or is_shortage(error)
+
+
 def check_sums(path: Path) -> None:
     """That every file holds what was written: neither format would notice a flipped bit. Older checkpoints recorded no sums."""
     if not (path / CHECKSUMS).exists():
@@ -138,12 +168,19 @@ def check_sums(path: Path) -> None:
 
 
 def latest(root: Path) -> Checkpoint | None:
-    """The newest checkpoint that loads, or None; a warning names each that does not and the one that serves instead."""
+    """The newest checkpoint that loads, or None; a warning names each that does not and the one that serves instead.
+
+    Raises:
+        UserError: one may be good, but the disk or this machine's memory fails; an older one would cost work for nothing.
+    """
     damaged = []
     for path in steps(root):
         try:
             found = load(path)
         except DAMAGE as error:
+            if passing(error):
+                words = f"{path}: cannot be read now ({first_line(error)}); the same command tries again"
+                raise UserError(f"{words}, and with {path.name} moved away goes on from the one before it") from error
             damaged.append(f"{path} is damaged ({first_line(error)})")
             continue
         for each in damaged:

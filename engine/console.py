@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 
 from engine import ladder
 from engine.panel import panel
@@ -30,7 +30,7 @@ def start_table(rows: Iterable[tuple[str, str]], console: Console) -> None:
 
 def print_presets(console: Console) -> None:
     """The presets as a ladder, and how to read it."""
-    table = Table(*ladder.HEADINGS, box=None)
+    table = Table(Column(ladder.HEADINGS[0], no_wrap=True), *ladder.HEADINGS[1:], box=None)
     for row in ladder.rows():
         table.add_row(*row)
     console.print(table)
@@ -44,6 +44,7 @@ class Progress:
     def __init__(self, steps: int, console: Console) -> None:
         self.steps, self.console = steps, console
         self.started, self.first = time.monotonic(), 0
+        self.shown = False
         self.live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
 
     def __enter__(self) -> Progress:
@@ -59,12 +60,17 @@ class Progress:
         """Counts the time to the end from here."""
         self.started, self.first = time.monotonic(), step
 
+    def tick(self, step: int) -> None:
+        """In a terminal, that steps are taken; until there are numbers, which the device is waited for."""
+        if self.live and not self.shown:
+            self.live.update(f"step {step:,}/{self.steps:,}, numbers follow")
+
     def say(self, words: str) -> None:
         """A line of its own, above the live panel."""
         self.console.print(words, soft_wrap=True, highlight=False)
 
     def show(self, row: dict[str, Any]) -> None:
-        remaining = self.remaining(row["step"])
+        remaining, self.shown = self.remaining(row["step"]), True
         if self.live:
             self.live.update(panel(row, self.steps, remaining))
         else:

@@ -20,10 +20,11 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from engine.stop import handle, say
 from errors import UserError, warn
 
 LOST = 75  # exit code of a rank that could not go on without another one
-PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+OUTCOME, RESTARTED = "AMDIM_OUTCOME", "AMDIM_RESTARTED"  # of the environment: a file for rank 0's exit code; set after a loss
 STOP_SECONDS = 600  # ranks that were told to stop finish a step and save; a second signal ends them at once
 
 
@@ -32,7 +33,7 @@ def run_ranks(ranks: int, arguments: list[str], max_restarts: int) -> int:
 
     Args:
         ranks: processes on this machine; they find their number in RANK, as under torchrun.
-        arguments: the command; after a loss it is repeated with ``--resume auto``.
+        arguments: the command, which after a loss is repeated, and ``restarted`` tells it so.
         max_restarts: how often.
 
     Returns:
@@ -43,12 +44,15 @@ def run_ranks(ranks: int, arguments: list[str], max_restarts: int) -> int:
     """
     if "--debug" not in arguments:
         logging.disable(logging.CRITICAL)  # the agent's account of each rank; the ranks speak for themselves
-    Signals()
+    signals = Signals()
     for restart in range(max_restarts + 1):
-        again = ["--resume", "auto"] if restart else []
-        code, lost = run_once(ranks, arguments + again)
+        try:
+            code, lost = run_once(ranks, arguments)
+        except SignalException:  # between two starts
+            return 128 + (signals.first or signal.SIGTERM)
         if lost is None:
             return code
+        os.environ[RESTARTED] = "1"
         if restart < max_restarts:
             warn(f"{lost}; all ranks start again from the last checkpoint (restart {restart + 1} of {max_restarts})")
     after = f" once more after {max_restarts} restarts (--max-restarts)" if max_restarts else ""
@@ -58,6 +62,8 @@ def run_ranks(ranks: int, arguments: list[str], max_restarts: int) -> int:
 def run_once(ranks: int, arguments: list[str]) -> tuple[int, str | None]:
     """An exit code, or what became of the rank that was lost."""
     with TemporaryDirectory(prefix="ranks-") as directory:
+        outcome = Path(directory, "outcome")
+        os.environ[OUTCOME] = str(outcome)
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -75,9 +81,25 @@ def run_once(ranks: int, arguments: list[str]) -> tuple[int, str | None]:
             elastic_launch(config, sys.executable)(*arguments)
         except ChildFailedError as error:
             return verdict({rank: failure.exitcode for rank, failure in error.failures.items()})
-        except SignalException as stopped:
-            return 128 + stopped.sigval, None
+        except SignalException:  # the agent has waited for the ranks, and does not tell how they ended
+            return int(outcome.read_text()) if outcome.exists() else 1, None
     return 0, None
+
+
+def launched() -> bool:
+    """Whether ``run_ranks`` started this rank, and not torchrun or SLURM."""
+    return OUTCOME in os.environ
+
+
+def restarted() -> bool:
+    """Whether this rank was started again after a loss, by whichever agent."""
+    return RESTARTED in os.environ or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+
+def report(code: int) -> None:
+    """Tells the launcher how rank 0 ended: a signal must not hide that a last save failed, or that all was done."""
+    if launched():
+        Path(os.environ[OUTCOME]).write_text(str(code))
 
 
 def verdict(codes: dict[int, int]) -> tuple[int, str | None]:
@@ -103,16 +125,17 @@ class Signals:
 
     def __init__(self) -> None:
         self.first: signal.Signals | None = None
-        for number in PASSED_ON:
-            signal.signal(number, self.note)
+        handle(self.note)
 
     def note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signal module's signature
         if self.first is None:
             self.first = signal.Signals(number)
+            say(number)
             raise SignalException("passed on", self.first)  # which the agent waits for
         if number == signal.SIGINT:
             for child in children():
                 os.killpg(child, signal.SIGKILL)
+            report(128 + number)  # in their place
 
 
 def children() -> list[int]:

@@ -145,8 +145,8 @@ def end(peers: Peers, error: BaseException) -> NoReturn:
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether a collective failed, which means another rank."""
-    words = ("gloo", "NCCL", "onnection closed", "onnection reset")
+    """Whether a collective failed, which means another rank, or this rank's GPU did; either may do on another try."""
+    words = ("gloo", "NCCL", "onnection closed", "onnection reset", "CUDA error")
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
 
 

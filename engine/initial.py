@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -14,8 +15,10 @@ from model import AMDIM
 from model.collectives import rank
 
 
-def start_from(model: AMDIM, init: str) -> Checkpoint:
+def start_from(model: AMDIM, init: str) -> Path:
     """Loads the encoder of a run or checkpoint into ``model``, and of the parts beside it those that fit; warns of the others.
+
+    Returns the checkpoint's path: its tensors, copied by now, are not held on to.
 
     Raises:
         UsageError: there is no such checkpoint, or its encoder is another one; names the fields.
@@ -32,7 +35,12 @@ def start_from(model: AMDIM, init: str) -> Checkpoint:
         warn(f"{saved.path}: has no {' and no '.join(anew)} of the shapes needed here: started anew")
     fitting = {name: tensor for name, tensor in saved.weights.items() if part_of(name) in parts and part_of(name) not in anew}
     model.load_state_dict(own | fitting)
-    return saved
+    theirs = saved.config["settings"].get("clip")
+    if theirs not in (None, model.clip) and rank() == 0:
+        warn(
+            f"{saved.path}: was trained with scores clipped at {theirs:g}, here {model.clip:g}; `clip` in a --config file sets it"
+        )
+    return saved.path
 
 
 def find(init: str) -> Checkpoint:
@@ -49,7 +57,11 @@ def find(init: str) -> Checkpoint:
 def check_encoder(saved: Checkpoint, own: dict[str, Any]) -> None:
     theirs = saved.config["settings"]["encoder"]
     if changed := [f"{name} {theirs.get(name)}, here {value}" for name, value in own.items() if theirs.get(name) != value]:
-        raise UsageError(f"--init {saved.path}: has another encoder ({'; '.join(changed)}); take the --preset it was made with")
+        fields = [f"{name} = {str(value).lower()}" for name, value in theirs.items() if own.get(name) != value]
+        raise UsageError(
+            f"--init {saved.path}: has another encoder ({'; '.join(changed)}); "
+            f"take the --preset it was made with, or a --config file with [encoder] and {', '.join(fields)}"
+        )
 
 
 def part_of(name: str) -> str:

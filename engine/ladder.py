@@ -28,7 +28,10 @@ EXPECTED = {
 UNKNOWN = "no figure known"
 # Images a second in training. Presets for a CPU: measured; the others: computed for one A100 at REACHED of its peak, as in
 # docs/scaling.md (encoders as small as the CPU's would wait for their launches there, not for products).
-MEASURED = {"demo": "428, two CPU cores, measured", "fashion-mnist": "not measured", "laptop128": "not measured"}
+MEASURED = {
+    "demo": "428, two CPU cores, measured",
+    **dict.fromkeys(("fashion-mnist", "laptop32", "laptop64", "laptop128"), "not measured"),
+}
 A100 = 1e12 * dict(work.PEAKS)["A100"]
 REACHED = 0.35
 HEADINGS = (

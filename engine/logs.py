@@ -1,13 +1,21 @@
-"""A run's record: ``metrics.jsonl``, one object a log step, and TensorBoard events beside it."""
+"""A run's record: ``metrics.jsonl``, one object a log step, and TensorBoard events beside it.
+
+Neither ends a run. Rows that the disk has no room for wait in memory and are written when it has; TensorBoard's are lost.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
+
+from errors import warn
 
 FILE = "metrics.jsonl"
 PROMISED = {"step", "loss", "loss_1t5", "loss_1t7", "loss_5t5", "linear_top1", "mlp_top1"}
@@ -17,25 +25,78 @@ class Logs:
     """Appends to the record in ``directory``; on resuming, what was logged after the checkpoint is dropped first."""
 
     def __init__(self, directory: Path, resumed_at: int) -> None:
-        path = directory / FILE
-        rows = [row for row in read_rows(directory) if row["step"] <= resumed_at]
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        self.file = path.open("a", buffering=1)
-        self.board = SummaryWriter(str(directory), purge_step=resumed_at + 1 if resumed_at else None)
+        self.directory, self.path = directory, directory / FILE
+        kept = "".join(as_line(row) for row in read_rows(directory) if row["step"] <= resumed_at)
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text(kept)
+        temporary.replace(self.path)
+        self.size, self.waiting, self.failing = len(kept.encode()), "", False
+        self.board: SummaryWriter | None = None
+        self.purge = resumed_at + 1 if resumed_at else None
 
     def write(self, row: dict[str, Any]) -> None:
-        self.file.write(json.dumps(row) + "\n")
-        for name, value in row.items():
-            if isinstance(value, float):
-                self.board.add_scalar(name, value, row["step"])
+        self.waiting += as_line(row)
+        self.attempt(self.append)
+        numbers = {name: value for name, value in row.items() if isinstance(value, float)}
+
+        def scalars(board: SummaryWriter) -> None:
+            for name, value in numbers.items():
+                board.add_scalar(name, value, row["step"])
+
+        self.show(scalars)
 
     def write_pairs(self, step: int, picture: Tensor) -> None:
         """A picture (3, height, width) in [0, 1]."""
-        self.board.add_image("pairs of views", picture, step)
+        self.show(lambda board: board.add_image("pairs of views", picture, step))
+
+    def append(self, flushed: bool = False) -> None:
+        """Writes the rows that wait, in place of half a row that an earlier try may have left."""
+        with self.path.open("ab") as file:
+            self.size = min(self.size, file.tell())
+            file.truncate(self.size)
+            file.write(self.waiting.encode())
+            file.flush()
+            self.size, self.waiting = file.tell(), ""
+            if flushed:
+                os.fsync(file.fileno())
+
+    def flush(self) -> None:
+        """Has the rows on the disk: a checkpoint should not outlive those before it."""
+        self.attempt(lambda: self.append(flushed=True))
+
+    def show(self, what: Callable[[SummaryWriter], object]) -> None:
+        """TensorBoard's part. A writer that has failed repeats its error for ever: another takes its place."""
+        try:
+            self.board = self.board or SummaryWriter(str(self.directory), purge_step=self.purge)
+            what(self.board)
+        except OSError as error:
+            self.board = None
+            self.complain(error)
+
+    def attempt(self, what: Callable[[], None]) -> None:
+        try:
+            what()
+        except OSError as error:
+            self.complain(error)
+        else:
+            self.failing = False
+
+    def complain(self, error: OSError) -> None:
+        """Once for each time that the disk is full."""
+        if not self.failing:
+            words = f"{self.directory}: its record cannot be written ({error.strerror or error})"
+            warn(f"{words}. TRAINING GOES ON; rows wait in memory: make room on the disk")
+        self.failing = True
 
     def close(self) -> None:
-        self.file.close()
-        self.board.close()
+        self.flush()
+        if self.board:
+            with suppress(OSError):  # it was told of when it was full
+                self.board.close()
+
+
+def as_line(row: dict[str, Any]) -> str:
+    return json.dumps(row) + "\n"
 
 
 def read_rows(directory: Path) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from errors import UserError
 
 UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50, "EiB": 2**60}
 ASKED = (r"[Tt]ried to allocate ([\d.]+) (\w+)", r"Unable to allocate ([\d.]+) (\w+)")  # torch's two allocators; NumPy
+CONTAINER = Path("/sys/fs/cgroup")
 CAPACITY = r"total capacity of ([\d.]+) (\w+) of which ([\d.]+) (\w+) is free"
 
 
@@ -58,12 +59,20 @@ def gib(count: float) -> str:
 
 
 def machine_memory() -> tuple[int, int]:
-    """Bytes of this machine that are free for programs, and all."""
+    """Bytes of this machine, or of the container that this process is in, that are free for programs, and all."""
     page = os.sysconf("SC_PAGE_SIZE")
     total = page * os.sysconf("SC_PHYS_PAGES")
     info = Path("/proc/meminfo")
     available = re.search(r"MemAvailable:\s+(\d+) kB", info.read_text()) if info.exists() else None
-    return (1024 * int(available[1]) if available else page * os.sysconf("SC_AVPHYS_PAGES")), total
+    free = 1024 * int(available[1]) if available else page * os.sysconf("SC_AVPHYS_PAGES")
+    limit, used = (number(CONTAINER / name) for name in ("memory.max", "memory.current"))
+    return (free, total) if limit is None or used is None else (min(free, max(0, limit - used)), min(total, limit))
+
+
+def number(path: Path) -> int | None:
+    """What a file of the kernel counts; None where it does not, or says "max"."""
+    text = path.read_text().strip() if path.exists() else ""
+    return int(text) if text.isdigit() else None
 
 
 def advice(batch: int, world: int, recomputes: bool, half: bool) -> list[str]:

@@ -10,6 +10,7 @@ waits between two, so this cannot lock up, however far a GPU's host runs ahead.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -21,6 +22,7 @@ from engine.elastic import LOST
 from engine.stop import Stop
 
 PERIOD = 0.25  # seconds between two looks at the store
+GRACE = 30  # seconds that a launcher has to end the others after one has failed
 
 
 class Peers:
@@ -35,9 +37,10 @@ class Peers:
     def __init__(self, rank: int = 0, world: int = 1, store: dist.Store | None = None, timeout: float = 600) -> None:
         self.rank, self.world, self.store, self.timeout = rank, world, store, timeout
         self.stop: Stop | None = None  # a rank that was told to stop does not complain of others that have gone
-        self.step, self.moved = 0, time.monotonic()
+        self.step, self.moved = 0, time.monotonic()  # when a step was finished last
         self.wishes: list[str] = []
         self.round, self.beats, self.asked = 0, 0, False
+        self.failing: float | None = None  # since when another rank has said that it ends
         self.agreed: tuple[int, str] | None = None
         self.changed, self.closing = threading.Condition(), threading.Event()
         self.thread = threading.Thread(target=self.listen, daemon=True)
@@ -69,11 +72,19 @@ class Peers:
             while not self.closing.wait(PERIOD):
                 self.beat()
                 self.take_part(self.store)
+                if self.left_alone(self.store):
+                    os._exit(LOST)
                 if time.monotonic() - self.moved > self.timeout:
                     self.give_up(self.silence())
         except dist.DistError:
             if not self.closing.is_set():
                 self.give_up(f"rank {self.rank}: the store at which the ranks meet is gone, and with it rank 0 or the launcher")
+
+    def left_alone(self, store: dist.Store) -> bool:
+        """Whether another rank has printed an error and ended: its launcher would end this one too, but not every one does."""
+        if self.failing is None and store.check(["error"]):
+            self.failing = time.monotonic()
+        return self.failing is not None and time.monotonic() - self.failing > GRACE
 
     def beat(self) -> None:
         assert self.store is not None
@@ -138,6 +149,10 @@ class Peers:
         if not (self.stop and self.stop.code) and self.claim(text):
             os.write(2, f"train.py: {text}\n".encode())
         os._exit(LOST)
+
+    def rest(self) -> None:
+        """From here on no step is expected of this rank: the last save may take its time."""
+        self.moved = math.inf
 
     def leave(self) -> None:
         """Ends the thread."""

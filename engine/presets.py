@@ -115,6 +115,15 @@ PRESETS = {
     "stl10": Preset(
         EncoderConfig(64, 192, 1536, 8), "stl64", epochs=300, milestones=SMALL_IMAGES, note="the paper's small encoder"
     ),
+    "laptop32": replace(
+        LAPTOP,
+        encoder=EncoderConfig(32, 32, 256, 2, use_bn=True),
+        recipe="cifar32",
+        batch=128,
+        lr=2e-3,
+        note="cifar10 and cifar100 without a GPU",
+    ),
+    "laptop64": replace(LAPTOP, encoder=EncoderConfig(64, 32, 256, 2, use_bn=True), recipe="stl64", note="stl10 without a GPU"),
     "laptop128": LAPTOP,
     "imagenet-small": IMAGENET_SMALL,
     "imagenet-medium": replace(IMAGENET_SMALL, encoder=EncoderConfig(128, 256, 2048, 10), note="the paper's medium encoder"),
@@ -128,6 +137,7 @@ BY_DATA = {
     "cifar100": "cifar10-large",
     "stl10": "stl10",
 }
+WITHOUT_GPU = {"cifar10": "laptop32", "cifar100": "laptop32", "stl10": "laptop64"}
 
 
 def configure(preset: str, samples: int, changes: dict[str, Any], of_file: dict[str, Any] | None = None) -> Preset:
@@ -160,4 +170,4 @@ def with_views(settings: Preset, recipe: str, size: int) -> Preset:
 
 def default_preset(data: str, gpu: bool) -> str:
     """The preset of a data set by its name; photographs get the paper's small encoder, or without a GPU a laptop's."""
-    return BY_DATA.get(data, "imagenet-small" if gpu else "laptop128")
+    return (BY_DATA if gpu else BY_DATA | WITHOUT_GPU).get(data, "imagenet-small" if gpu else "laptop128")

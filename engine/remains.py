@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import checkpoint
+from errors import UserError
 from lock import locked
 
 RECORD = ("config.json*", "metrics.jsonl", "events.out.tfevents.*")
@@ -25,6 +26,7 @@ def inhabited(run: Path, config: dict[str, Any], step: int = 0) -> Iterator[None
         UserError: another process trains there.
     """
     with locked(run, "another process trains here; wait for it, or give another --run"):
+        check_ours(run)
         checkpoint.forget_after(run / "checkpoints", step)
         clear(run)
         write_config(run, config)
@@ -32,6 +34,20 @@ def inhabited(run: Path, config: dict[str, Any], step: int = 0) -> Iterator[None
             yield
         finally:
             clear(run)
+
+
+def check_ours(run: Path) -> None:
+    """
+    Raises:
+        UserError: the directory has another program's configuration, which would be overwritten.
+    """
+    path = run / "config.json"
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):  # none, or one that was cut short
+        return
+    if not isinstance(found, dict) or not found.keys() >= {"data", "preset", "settings"}:
+        raise UserError(f"{path}: is not a run's configuration, and would be overwritten; give another --run")
 
 
 def clear(run: Path) -> None:

@@ -18,7 +18,8 @@ from errors import UsageError, UserError
 from model.encoder import EncoderConfig
 
 RUNS = Path("runs")
-MAY_CHANGE = {"save_every", "keep", "data"}  # by a resumed run; whether the data are the same, the loader knows
+# By a resumed run. Whether the data are the same, the loader knows; what the last three do to numbers is a warning.
+MAY_CHANGE = {"save_every", "keep", "data", "kernel", "compiled", "compress"}
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class Config:
     pixels: str = "auto"
     keep: int = 2
     views: dict[str, Any] | None = None  # every field of their recipe, so that no file is needed to see as the run did
+    kernel: str = "torch"
+    compiled: str = "auto"
+    compress: str = "off"
 
     def as_dict(self) -> dict[str, Any]:
         fields = json.loads(json.dumps(asdict(self)))  # tuples become lists, as they will in the file

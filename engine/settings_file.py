@@ -36,6 +36,9 @@ RUN = {
     "init": str | None,
     "pixels": str,
     "keep": int,
+    "kernel": str,
+    "compiled": str,
+    "compress": str,
 }
 WORDS = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false"}
 

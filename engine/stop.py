@@ -1,7 +1,8 @@
 """Signals that end a run after the step in hand, with its state saved; a second Ctrl-C ends it at once.
 
 SIGINT is Ctrl-C; SIGTERM comes from `kill`, from supervisors and from SLURM before it preempts a job; SIGUSR1 is what
-`sbatch --signal=USR1@120` sends two minutes before a job's time is over.
+`sbatch --signal=USR1@120` sends two minutes before a job's time is over; SIGHUP comes when a terminal closes, unless `nohup`
+keeps it out.
 """
 
 from __future__ import annotations
@@ -10,30 +11,40 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 SHOW_CURSOR = "\x1b[?25h"
 
 
+def handle(note: Callable[[int, FrameType | None], None]) -> None:
+    """Has signals told to ``note``, but for those that this process was started to ignore."""
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, note)
+
+
+def say(number: int) -> None:
+    """One line from within a handler, where a print is not safe; the live view may have hidden the cursor."""
+    cursor = SHOW_CURSOR if sys.stderr.isatty() else ""
+    os.write(2, f"{cursor}{signal.Signals(number).name}: finishing this step and saving; Ctrl-C ends it at once\n".encode())
+
+
 class Stop:
-    """Remembers the first signal; ``code`` is the exit code it asks for (130, 143, 138), or None."""
+    """Remembers the first signal; ``code`` is the exit code it asks for (130, 143, 138, 129), or None."""
 
     def __init__(self, speaks: bool = True) -> None:
         self.code: int | None = None
-        self.speaks = speaks  # of several ranks none does: a launcher ends them by signals too
-        for number in SIGNALS:
-            signal.signal(number, self.note)
+        self.speaks = speaks  # of several ranks none does, but their launcher
+        handle(self.note)
 
     def note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signal module's signature
         # Not Python's handler, which would wait for the operation in hand: the system's.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         first, self.code = self.code is None, self.code or 128 + number
         if first and self.speaks:
-            cursor = SHOW_CURSOR if sys.stderr.isatty() else ""  # the live view may have hidden it, and a kill would not show it
-            words = f"{signal.Signals(number).name}: finishing this step and saving; Ctrl-C ends it at once\n"
-            os.write(2, f"{cursor}{words}".encode())  # a print is not safe in here
+            say(number)
 
 
 def same_command(arguments: Sequence[str]) -> str:

@@ -33,22 +33,20 @@ class Trainer:
         config: Config,
         loader: TwoViewLoader,
         where: Place,
-        kernel: str = "torch",
-        compiled: str = "off",
-        compress: str = "off",
         recompute: bool = False,
     ) -> None:
         preset = config.settings
         torch.manual_seed(config.seed)
+        torch.backends.cudnn.benchmark = True  # shapes never change; which kernels are fastest is found out once
         classes = len(loader.manifest.classes)
         mixture = preset.mixture, preset.mixture_mode, preset.mixture_alpha
         model = AMDIM(preset.encoder, classes, preset.clip, *mixture).to(where.device)
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if recompute:
             self.model.encoder.recompute()
-        self.compiling = compiling.choose(compiled, where.device, recompute)
+        self.compiling = compiling.choose(config.compiled, where.device, recompute)
         self.compiling.apply(self.model.encoder)
-        self.optimizing = optimizers.make(kernel, self.model, preset, where.device)
+        self.optimizing = optimizers.make(config.kernel, self.model, preset, where.device)
         self.optimizer = self.optimizing.optimizer
         self.average = Average(self.model, preset.ema) if preset.ema else None
         self.config, self.loader, self.device, self.where = config, loader, where.device, where
@@ -57,11 +55,10 @@ class Trainer:
         self.meter, self.watch = Meter(where.device), Watch(where.device)
         self.step = 0
         self.parallel: nn.Module = self.model
-        self.compress = compress
 
     def join(self) -> None:
         """From here on all ranks take the same steps, from the weights that rank 0 has."""
-        self.parallel = parallel(self.model, self.device, self.compress)
+        self.parallel = parallel(self.model, self.device, self.config.compress)
 
     def update(self, x1: Tensor, x2: Tensor, label: Tensor, locations: Tensor) -> Losses:
         """One optimizer step."""
@@ -142,7 +139,7 @@ class Trainer:
     def machine(self) -> dict[str, str]:
         """What the last bits of the numbers depend on, beside the configuration."""
         means = {"precision": str(self.precision.dtype), "optimizer": self.optimizing.kernel, "compiled": str(self.compiling.on)}
-        return runs.machine(self.device) | means | {"ranks": str(world()), "gradients": self.compress}
+        return runs.machine(self.device) | means | {"ranks": str(world()), "gradients": self.config.compress}
 
     def load(self, saved: checkpoint.Checkpoint) -> None:
         """Continues exactly where ``saved`` was.

@@ -17,7 +17,10 @@ MODES = ("join", "replace")
 
 
 class Losses(NamedTuple):
-    """``total`` is what is minimised; the rest is for the logs. ``mixture`` is 0 where there are no mixture features."""
+    """``total`` is what is minimised; the rest is for the logs.
+
+    ``mixture`` is 0 where there are no mixture features; the regulariser of its scores is counted with the objective's.
+    """
 
     total: Tensor
     objective: MultiscaleLoss
@@ -76,6 +79,7 @@ class AMDIM(nn.Module):
         labelled = 2 * (labels >= 0).sum()
         mixture, regulariser = self.mix(view1, view2)
         total = objective.total - objective.loss_1t7 * self.replaces + mixture + regulariser + probes
+        objective = objective._replace(regulariser=objective.regulariser + regulariser)
         return Losses(total, objective, mixture, probes, right_linear, right_mlp, labelled)
 
     def mix(self, view1: Features, view2: Features) -> tuple[Tensor, Tensor]:

@@ -120,7 +120,15 @@ def in_hand(process, line="step 20"):
     raise AssertionError(f"it ended before {line}")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 143),
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGUSR1, 138, marks=pytest.mark.long),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.long),
+    ],
+)
 def test_a_signal_saves_and_the_same_command_goes_on(undisturbed, photo_set, tmp_path, number, code):
     process = start(photo_set, tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     in_hand(process)

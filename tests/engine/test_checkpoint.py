@@ -98,11 +98,42 @@ def test_several_damaged_ones_are_all_named(tmp_path, capsys):
     assert "no good one before it" in capsys.readouterr().err
 
 
-def test_going_back_forgets_what_came_after(tmp_path):
+def test_going_back_forgets_what_came_after_but_keeps_what_is_damaged(tmp_path):
     for step in (1, 2, 3):
         put(tmp_path, step, keep=3)
+    damage_file(tmp_path / "step-3" / "trainer.pt", "truncated")
     checkpoint.forget_after(tmp_path, 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged-step-3", "step-1"]
     assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-1"]
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), PermissionError(13, "Permission denied"), MemoryError()])
+def test_a_disk_that_fails_costs_no_checkpoint(tmp_path, monkeypatch, error):
+    """The newest may be good: to go on from the one before it would throw work away."""
+    for step in (1, 2):
+        put(tmp_path, step)
+
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr(checkpoint, "crc", fail)
+    if isinstance(error, MemoryError):
+        with pytest.raises(MemoryError):
+            checkpoint.latest(tmp_path)
+    else:
+        with pytest.raises(UserError, match=r"step-2: cannot be read now .*; the same command tries again"):
+            checkpoint.latest(tmp_path)
+
+
+def test_an_old_one_that_cannot_be_removed_is_a_warning(tmp_path, monkeypatch, capsys):
+    put(tmp_path, 1)
+
+    def busy(path, **_):
+        raise OSError(16, "Device or resource busy")
+
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", lambda path, **options: None if options else busy(path))
+    assert put(tmp_path, 2, keep=1).name == "step-2"
+    assert "step-1: cannot be removed (Device or resource busy)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "3", "null"])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from engine import memory
 from engine.memory import advice, explained, is_shortage, shortage
 from errors import UserError
 
@@ -46,6 +47,16 @@ def test_allocations_that_fail_here(exhaust, asked):
     line = str(error.value)
     assert line.startswith(f"out of memory: {asked} for, ")
     assert re.search(r"of this machine's [\d.]+ GiB [\d.]+ [GM]iB are free; try --batch-size 8, or less$", line)
+
+
+def test_a_container_has_what_it_is_allowed(tmp_path, monkeypatch):
+    free, total = memory.machine_memory()
+    monkeypatch.setattr(memory, "CONTAINER", tmp_path)
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("4096\n")
+    assert memory.machine_memory()[1] == total
+    (tmp_path / "memory.max").write_text("12288\n")
+    assert memory.machine_memory() == (min(free, 8192), 12288)
 
 
 def test_other_errors_pass():

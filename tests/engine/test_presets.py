@@ -34,3 +34,8 @@ def test_photographs_get_the_papers_encoder_on_a_gpu_and_a_small_one_without():
     assert default_preset("imagenet", gpu=True) == "imagenet-small"
     assert PRESETS["imagenet-small"].encoder.width == 192
     assert default_preset("imagenet", gpu=False) == "laptop128"
+
+
+@pytest.mark.parametrize("data", NAMES)
+def test_without_a_gpu_encoders_are_small(data):
+    assert PRESETS[default_preset(data, gpu=False)].encoder.width <= 32

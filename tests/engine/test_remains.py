@@ -7,6 +7,7 @@ import torch
 
 from engine import checkpoint
 from engine.remains import inhabited
+from errors import UserError
 
 CONFIG = {"data": "x", "settings": {}, "seed": 0}
 
@@ -39,6 +40,13 @@ def test_what_a_kill_left_is_cleared_before_training(tmp_path):
     with inhabited(tmp_path, CONFIG):
         assert names(tmp_path) == [".lock", "config.json", "notes.txt"]
         assert json.loads((tmp_path / "config.json").read_text()) == CONFIG
+
+
+def test_somebody_elses_configuration_is_not_overwritten(tmp_path):
+    (tmp_path / "config.json").write_text('{"theme": "dark"}')
+    with pytest.raises(UserError, match="not a run's configuration"), inhabited(tmp_path, CONFIG):
+        pass
+    assert names(tmp_path) == [".lock", "config.json"]
 
 
 def test_a_run_with_a_checkpoint_stays(tmp_path):

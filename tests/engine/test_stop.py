@@ -1,6 +1,31 @@
-"""What to type to go on."""
+"""What a signal asks for, and what to type to go on."""
 
-from engine.stop import same_command
+import os
+import signal
+
+import pytest
+
+from engine.stop import SIGNALS, Stop, same_command
+
+
+@pytest.fixture
+def restored():
+    """The handlers that this process had."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_a_terminal_that_closes_ends_a_run_and_nohup_keeps_it_out(restored, capfd):
+    stop = Stop()
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert stop.code == 129
+    assert capfd.readouterr().err == "SIGHUP: finishing this step and saving; Ctrl-C ends it at once\n"
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    stop = Stop()
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert stop.code is None
 
 
 def test_the_same_command_but_for_where_it_started():

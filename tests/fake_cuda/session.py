@@ -128,7 +128,7 @@ for name in ("adamw", "lamb", "lars"):
 
 
 def make_trainer(preset, amp):
-    config = Config("data", preset, PRESETS[preset], 100, 0, amp, "10m")
+    config = Config("data", preset, PRESETS[preset], 100, 0, amp, "10m", compiled="off")
     with CUDA:
         return train.Trainer(config, Loader(config.settings.encoder.size), Place(0, 1, CUDA))
 

@@ -12,10 +12,13 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from tests.forked import server
+
 
 def in_ranks(W: int, function: Callable[..., Any], *args: Any, directory: Path) -> list[Any]:
     """What ``function(*args)`` returns in each of W ranks; it and its results are sent through files."""
-    mp.start_processes(_one, (W, free_port(), function, args, directory), nprocs=W, start_method="spawn")
+    server()  # that ranks are forked from, with their imports made
+    mp.start_processes(_one, (W, free_port(), function, args, directory), nprocs=W, start_method="forkserver")
     return [torch.load(directory / f"{rank}.pt", weights_only=False) for rank in range(W)]
 
 

@@ -146,3 +146,37 @@ def test_bytes_on_the_wire_are_sources_sums_and_statistics(tmp_path):
         assert moved["all_gather_single"] == sources + statistics
         assert moved["reduce_scatter_single"] == sources
         assert moved["all_reduce"] == 2 * sums + statistics
+
+
+def train_compiled(backend):
+    """What ``train.py --gpus`` does on GPUs: the compiled encoder under DistributedDataParallel, with statistics of all ranks."""
+    from unittest import mock
+
+    from engine.parallel import parallel
+    from model import products
+
+    network = model().float()
+    for weight in network.parameters():
+        torch.nn.init.normal_(weight, std=0.2, generator=torch.Generator().manual_seed(weight.numel()))
+    if backend:
+        network.encoder.compile(backend=backend)
+    wrapped, losses = parallel(network, torch.device("cpu")), []
+    x1, x2, labels, locations = batch_float()
+    with mock.patch.object(products, "serve", lambda _: False):  # plain operations, as on a GPU
+        for _ in range(2):
+            torch.manual_seed(7)
+            total = wrapped(mine(x1), mine(x2), mine(labels), mine(locations, 1)).total
+            network.zero_grad()
+            total.backward()
+            losses.append(total.item())
+    norm = torch.stack([weight.grad.norm() for weight in network.parameters()]).norm().item()
+    statistics = torch.stack([value.float().norm() for value in network.buffers()]).norm().item()
+    return [*losses, norm, statistics], sum(torch._dynamo.utils.counters["graph_break"].values()) if backend else 0
+
+
+def test_a_compiled_encoder_computes_the_same_in_ranks(tmp_path):
+    (tmp_path / "eager").mkdir()
+    plain = in_ranks(2, train_compiled, None, directory=tmp_path / "eager")
+    for (numbers, breaks), (expected, _) in zip(in_ranks(2, train_compiled, "aot_eager", directory=tmp_path), plain, strict=True):
+        assert numbers == pytest.approx(expected, rel=1e-5)
+        assert breaks == 0

@@ -1,0 +1,36 @@
+"""How the launcher ends after a signal: as rank 0 did, and not as if all had gone well."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+RANK = """
+import signal, sys, time
+from engine import elastic
+def stop(*_):
+    if sys.argv[1] != "fails":
+        elastic.report(int(sys.argv[1]))
+    sys.exit(1)
+signal.signal(signal.SIGTERM, stop)
+print("ready", flush=True)
+time.sleep(60)
+"""
+LAUNCHER = "import sys; from engine import elastic; sys.exit(elastic.run_ranks(1, sys.argv[1:], 0))"
+
+
+@pytest.mark.parametrize(("told", "code"), [("143", 143), ("0", 0), ("fails", 1)])
+def test_a_signal_ends_the_launcher_as_rank_0_ended(tmp_path, told, code):
+    """143 is stopped and saved; 0 was done already; one that failed to save tells nothing."""
+    (tmp_path / "rank.py").write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r}){RANK}")
+    command = [sys.executable, "-c", LAUNCHER, str(tmp_path / "rank.py"), told]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert errors == "SIGTERM: finishing this step and saving; Ctrl-C ends it at once\n"
+    assert process.returncode == code

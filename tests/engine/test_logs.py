@@ -1,0 +1,97 @@
+"""A run's record survives a disk that is full, and a kill while it is begun."""
+
+import json
+
+import pytest
+
+from engine import logs
+from engine.logs import Logs, read_rows
+
+ROW = {"loss": 1.0, "loss_1t5": 1.0, "loss_1t7": 1.0, "loss_5t5": 1.0, "linear_top1": None, "mlp_top1": None}
+
+
+def row(step):
+    return ROW | {"step": step}
+
+
+class Board:
+    """TensorBoard's writer, whose thread has met a full disk: it raises that error again whenever it is asked."""
+
+    made = 0
+
+    def __init__(self, *_, **__):
+        Board.made += 1
+        self.number = Board.made
+
+    def add_scalar(self, *_):
+        if self.number == 1:
+            raise OSError(28, "No space left on device")
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def board(monkeypatch):
+    Board.made = 0
+    monkeypatch.setattr(logs, "SummaryWriter", Board)
+    return Board
+
+
+def steps(directory):
+    return [each["step"] for each in read_rows(directory)]
+
+
+def test_a_full_disk_is_one_warning_and_rows_are_written_when_there_is_room(tmp_path, board, capsys):
+    """/dev/full is a disk that has no room, to write and to flush."""
+    record = Logs(tmp_path, 0)
+    record.path.unlink()
+    record.path.symlink_to("/dev/full")
+    for step in (20, 40):
+        record.write(row(step))
+    warning = capsys.readouterr().err
+    assert warning.count("No space left on device). TRAINING GOES ON") == 1
+    record.path.unlink()
+    record.write(row(60))
+    assert steps(tmp_path) == [20, 40, 60]
+    record.path.unlink()
+    record.path.symlink_to("/dev/full")
+    record.write(row(80))
+    assert "No space left" in capsys.readouterr().err  # it is full once more
+    record.close()
+
+
+def test_half_a_row_is_written_anew(tmp_path, board):
+    record = Logs(tmp_path, 0)
+    record.write(row(20))
+    with record.path.open("a") as file:
+        file.write('{"step": 40, "lo')  # as far as there was room
+    record.write(row(40))
+    record.close()
+    assert [json.loads(line)["step"] for line in record.path.read_text().splitlines()] == [20, 40]
+
+
+def test_a_board_that_has_failed_is_made_anew(tmp_path, board, capsys):
+    record = Logs(tmp_path, 0)
+    for step in (20, 40, 60):
+        record.write(row(step))
+    assert board.made == 2
+    assert steps(tmp_path) == [20, 40, 60]
+    assert "No space left" in capsys.readouterr().err
+
+
+def test_what_came_after_the_checkpoint_is_dropped_in_one_go(tmp_path, board, monkeypatch):
+    first = Logs(tmp_path, 0)
+    for step in (20, 40):
+        first.write(row(step))
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Logs(tmp_path, 30)
+    assert steps(tmp_path) == [20, 40]
+    Logs(tmp_path, 30)
+    assert steps(tmp_path) == [20]
