@@ -52,8 +52,9 @@ class Logs:
     def append(self, flushed: bool = False) -> None:
         """Writes the rows that wait, in place of half a row that an earlier try may have left."""
         with self.path.open("ab") as file:
-            self.size = min(self.size, file.tell())
-            file.truncate(self.size)
+            self.size = min(self.size, there := file.tell())
+            if there > self.size:
+                file.truncate(self.size)
             file.write(self.waiting.encode())
             file.flush()
             self.size, self.waiting = file.tell(), ""

@@ -36,7 +36,7 @@ def cells(row: dict[str, Any]) -> dict[str, str]:
     """What the panel says below its bar; without labels there is no accuracy."""
     terms = [f"{name} {row[key]:.3f}" for name, key in TERMS.items() if row.get(key)]
     # Beside a mixture's term, r1 to r7 may only be measured: then the terms are more than the loss.
-    loss = f"of {', '.join(terms)}" if row["loss_mixture"] else f"= {' + '.join(terms)}"
+    loss = f"of {', '.join(terms)}" if row.get("loss_mixture") else f"= {' + '.join(terms)}"
     found = {"loss": f"{row['loss']:.3f} {loss}"}
     if row["linear_top1"] is not None:
         found["online probes"] = f"linear {row['linear_top1']:.1%}, MLP {row['mlp_top1']:.1%}"

@@ -162,7 +162,7 @@ def train_compiled(backend):
         network.encoder.compile(backend=backend)
     wrapped, losses = parallel(network, torch.device("cpu")), []
     x1, x2, labels, locations = batch_float()
-    with mock.patch.object(products, "serve", lambda _: False):  # plain operations, as on a GPU
+    with mock.patch.object(products, "serve", return_value=False):  # plain operations, as on a GPU
         for _ in range(2):
             torch.manual_seed(7)
             total = wrapped(mine(x1), mine(x2), mine(labels), mine(locations, 1)).total
@@ -174,6 +174,7 @@ def train_compiled(backend):
     return [*losses, norm, statistics], sum(torch._dynamo.utils.counters["graph_break"].values()) if backend else 0
 
 
+@pytest.mark.long
 def test_a_compiled_encoder_computes_the_same_in_ranks(tmp_path):
     (tmp_path / "eager").mkdir()
     plain = in_ranks(2, train_compiled, None, directory=tmp_path / "eager")
