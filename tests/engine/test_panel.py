@@ -56,6 +56,8 @@ def test_a_terminal_gets_the_panel_and_a_file_gets_lines():
         out = StringIO()
         with Progress(100, Console(file=out, width=100, force_terminal=terminal, color_system=None)) as progress:
             progress.tick(3)
+            if progress.live:
+                progress.live.refresh()  # which comes four times a second
             progress.show(FULL)
             progress.tick(41)
         assert ("╭─ AMDIM" in out.getvalue()) == terminal
