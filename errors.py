@@ -6,6 +6,7 @@ them, and whatever else goes wrong, into that line. ``--debug`` anywhere on the 
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -51,11 +52,16 @@ def explain(error: Exception) -> tuple[str, int]:
     return f"unexpected {type(error).__name__}: {first} (run again with --debug for the traceback)", 1
 
 
+def redacted(text: str) -> str:
+    """Text without what is secret in its URLs: user and password, and what stands behind a question mark."""
+    return re.sub(r"(\w://)(?:[^\s/'\"]*@)?([^\s?#'\"]*)[^\s'\"]*", r"\1\2", text)
+
+
 def warn(message: str) -> None:
     """One line for something that went wrong and was mended."""
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {redacted(message)}", file=sys.stderr)
 
 
 def fail(program: str, message: str, code: int) -> NoReturn:
-    print(f"{program}: {' '.join(message.splitlines())}", file=sys.stderr)
+    print(f"{program}: {redacted(' '.join(message.splitlines()))}", file=sys.stderr)
     sys.exit(code)

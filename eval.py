@@ -35,6 +35,7 @@ from engine.average import averaged
 from engine.checkpoint import Checkpoint
 from engine.console import make_console, start_table
 from engine.launch import place
+from engine.options import CacheDir, CacheGb, check_positive
 from errors import UsageError, run_app
 from evaluation import options
 from evaluation.compare import compare as compare_runs
@@ -49,7 +50,8 @@ from evaluation.segment_figure import draw_segments
 from model import Encoder
 from pipeline import EvalLoader
 from pipeline.recipe_file import recipe_of
-from shards import manifest as manifests
+from pipeline.remote import find_set
+from pipeline.shard_set import ShardSet
 
 PROBES: dict[str, Callable[[Labelled, Labelled, int], float]] = {"linear": linear_top1, "knn": knn_top1}
 CONTENDERS = ("top1", "top1_random_init", "top1_raw_pixels")
@@ -74,18 +76,18 @@ class Features(NamedTuple):
     classes: int
 
 
-def extract(saved: Checkpoint, data: Path, device: torch.device) -> Features:
+def extract(saved: Checkpoint, data: ShardSet, device: torch.device) -> Features:
     """One pass over each split through the trained encoder, a random one of the same kind, and none."""
-    manifest = manifests.load(data)
-    check_labels(data, manifest)
+    check_labels(data)
     recipe = recipe_of(saved.config)
     how = precision.choose("auto", device)
     functions = [represent(encoder, how, device) for encoder in (trained(saved), untrained(saved))]
     train, test = (collect(EvalLoader(data, [split], recipe, device=device), *functions, pixels) for split in ("train", "val"))
-    return Features(train, test, len(manifest.classes))
+    return Features(train, test, len(data.manifest.classes))
 
 
-def check_labels(data: Path, manifest: manifests.Manifest) -> None:
+def check_labels(data: ShardSet) -> None:
+    manifest = data.manifest
     for split in ("train", "val"):
         if split not in manifest.splits:
             raise UsageError(f"{data}: has no split '{split}', which a probe needs")
@@ -138,7 +140,7 @@ def show(results: list[dict[str, object]], console: Console) -> None:
     console.print(table)
 
 
-def measure_segments(saved: Checkpoint, data: Path, run: Path, device: torch.device, console: Console) -> None:
+def measure_segments(saved: Checkpoint, data: ShardSet, run: Path, device: torch.device, console: Console) -> None:
     """Writes eval-segment.json and segments.png into the run."""
     started = time.perf_counter()
     found = segment(saved, data, precision.choose("auto", device), device)
@@ -155,13 +157,13 @@ def measure_segments(saved: Checkpoint, data: Path, run: Path, device: torch.dev
 
 
 def use(
-    saved: Checkpoint, run: Path, data: str | None, export: Path | None, out: Path | None, mean: bool, where: torch.device
+    saved: Checkpoint, run: Path, data: ShardSet | None, export: Path | None, out: Path | None, mean: bool, where: torch.device
 ) -> Iterator[str]:
     """What does without probes: writes the encoder, or features of a shard set; says what was written."""
     if export is not None:
         yield f"written: {', '.join(map(str, export_encoder(saved, run, export, mean)))}"
-    if out is not None:
-        images, values = write_features(saved, runs.data_of(saved, data), out, precision.choose("auto", where), where)
+    if out is not None and data is not None:
+        images, values = write_features(saved, data, out, precision.choose("auto", where), where)
         yield f"written: {out}, {images:,} images with {values:,} features each"
 
 
@@ -173,7 +175,12 @@ def main(
     compared: options.Compared = None,
     probes: Annotated[str, typer.Option("--probe", help="linear, knn, or several with commas.")] = "linear",
     run: Annotated[str | None, typer.Option(help="A run's name or path.", show_default="the latest")] = None,
-    data: Annotated[str | None, typer.Option(help="A shard set.", show_default="what the run was trained on")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="A shard set: a path, NAME for data/NAME, or a URL.", show_default="what the run was trained on"),
+    ] = None,
+    cache_dir: CacheDir = None,
+    cache_gb: CacheGb = None,
     gpus: Annotated[int | None, typer.Option(help="0 is the CPU.", show_default="one if there is one")] = None,
     curve: Annotated[bool, typer.Option("--curve", help="Draw the training curve into the run instead.")] = False,
     imported: Annotated[
@@ -190,6 +197,7 @@ def main(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read by run_app
 ) -> None:
     console = make_console()
+    check_positive({"--cache-gb": cache_gb})
     if out is not None and imported is None:
         raise UsageError("--out: says where an import goes; give --import-amdim-public FILE with it")
     if imported is not None:
@@ -211,10 +219,11 @@ def main(
     mean = not last and bool(saved.trainer.get("average"))
     saved = averaged(saved) if mean else saved
     if export is not None or features_out is not None:
-        for words in use(saved, directory, data, export, features_out, mean, place(gpus).device):
+        source = find_set(runs.data_of(saved, data), cache_dir, cache_gb) if features_out is not None else None
+        for words in use(saved, directory, source, export, features_out, mean, place(gpus).device):
             console.print(words, soft_wrap=True, highlight=False)
         return
-    where = runs.data_of(saved, data)
+    where = find_set(runs.data_of(saved, data), cache_dir, cache_gb)
     if segments:
         measure_segments(saved, where, directory, place(gpus).device, console)
         return

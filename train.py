@@ -45,7 +45,7 @@ from errors import run_app
 from model.collectives import rank
 from pipeline import TwoViewLoader, Views
 from pipeline.recipe_file import as_fields, choose_recipe
-from shards import manifest as manifests
+from pipeline.remote import find_set
 
 LOG_EVERY = 20  # steps; each log step waits for the device once
 PRETRAIN_SPLITS = ("train", "unlabeled")
@@ -153,7 +153,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 @app.command(help=__doc__)
 def main(
     ctx: typer.Context,
-    data: Annotated[str, typer.Option(help="A shard set: a path, or NAME for data/NAME.")] = "imagenet",
+    data: Annotated[str, typer.Option(help="A shard set: a path, NAME for data/NAME, or a URL.")] = "imagenet",
     preset: Annotated[str | None, typer.Option(help="A row of --presets; each data set has its default.")] = None,
     gpus: Annotated[int | None, typer.Option(help="GPUs to train on; 0 is the CPU.", show_default="one if there is one")] = None,
     procs: Annotated[int | None, typer.Option(min=1, help="Processes on the CPU, with --gpus 0.", show_default="one")] = None,
@@ -171,6 +171,8 @@ def main(
     mixture: options.Mixture = None,
     mixture_mode: options.MixtureMode = None,
     mixture_alpha: options.MixtureAlpha = None,
+    cache_dir: options.CacheDir = None,
+    cache_gb: options.CacheGb = None,
     recipe: Annotated[str | None, typer.Option(help="Views, not the preset's: a name or FILE.toml, docs/views.md.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of weights, order and views.")] = 0,
     amp: Annotated[str, typer.Option(help="auto, bf16, fp16 or off.")] = "auto",
@@ -203,9 +205,9 @@ def main(
         return
     steps = settings_file.length(ctx, steps, epochs)
     positive = {"--batch-size": batch_size, "--epochs": epochs, "--lr": lr, "--steps": steps, "--grad-clip": grad_clip}
-    options.check_positive(positive | {"--mixture-alpha": mixture_alpha})
-    due, where, path = SaveTimer(save_every), place(gpus, procs), runs.data_path(data)
-    manifest = manifests.load(path)
+    options.check_positive(positive | {"--mixture-alpha": mixture_alpha, "--cache-gb": cache_gb})
+    due, where, shards = SaveTimer(save_every), place(gpus, procs), find_set(runs.data_path(data), cache_dir, cache_gb)
+    manifest = shards.manifest
     name = preset or default_preset(manifest.name, where.device.type == "cuda")
     splits = [split for split in PRETRAIN_SPLITS if split in manifest.splits]
     samples = sum(manifest.splits[split].samples for split in splits)
@@ -215,12 +217,11 @@ def main(
     settings = configure(name, samples, changes, ctx.obj)
     seen, views = choose_recipe(recipe, ctx.meta.get("views"), settings.recipe)
     settings, own = with_views(settings, seen, views.size), (where.rank, where.world, where.device)
-    loader = TwoViewLoader(path, splits, views, settings.batch, *own, seed, where.threads, pixels)
+    loader = TwoViewLoader(shards, splits, views, settings.batch, *own, seed, where.threads, pixels)
     total = steps or max(1, round(settings.epochs * len(loader)))
-    fields = Config(
-        str(path), name, settings, total, seed, amp, save_every, init, pixels, keep, as_fields(views), kernel, compiled, compress
-    )
-    directory = runs.run_path(run) if run is not None else runs.default_run(path, fields)
+    how = (amp, save_every, init, pixels, keep, as_fields(views), kernel, compiled, compress)
+    fields = Config(str(shards), name, settings, total, seed, *how)
+    directory = runs.run_path(run) if run is not None else runs.default_run(shards.name, fields)
     if not where.started:
         named = [] if run is not None else ["--run", str(directory)]
         raise typer.Exit(elastic.run_ranks(where.world, [*sys.argv, *named], max_restarts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -27,6 +28,10 @@ Schedule = Annotated[
 Warmup = Annotated[int | None, typer.Option(min=0, help="Updates over which the rate rises.")]
 GradClip = Annotated[float | None, typer.Option(help="Longest gradient, of all weights together.", show_default="any")]
 Ema = Annotated[float | None, typer.Option(help="Decay of a moving average of the weights.", show_default="none is kept")]
+CacheDir = Annotated[
+    Path | None, typer.Option(help="Where shards from a URL are kept: docs/remote.md.", show_default="amdim in ~/.cache")
+]
+CacheGb = Annotated[float | None, typer.Option(help="Its size.", show_default="half of what is free on its disk")]
 
 
 def check_positive(options: dict[str, float | None]) -> None:

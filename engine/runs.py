@@ -52,19 +52,21 @@ def encoder_config(config: dict[str, Any]) -> EncoderConfig:
     return EncoderConfig(**config["settings"]["encoder"])
 
 
-def data_path(data: str) -> Path:
-    """A path, or data/NAME for a name.
+def data_path(data: str) -> Path | str:
+    """A URL as it is; a path, or data/NAME for a name.
 
     Raises:
         UsageError: for an empty name.
     """
     if not data.strip():
         raise UsageError("--data: give the name of a data set in data/, or a path")
+    if "://" in data:
+        return data
     path = Path(data)
     return path if "/" in data or path.is_dir() else Path("data") / data
 
 
-def data_of(saved: checkpoint.Checkpoint, data: str | None) -> Path:
+def data_of(saved: checkpoint.Checkpoint, data: str | None) -> Path | str:
     """The shard set that was asked for, or else the one that a checkpoint was trained on."""
     if data is None and not saved.config["data"]:
         raise UsageError(
@@ -73,9 +75,9 @@ def data_of(saved: checkpoint.Checkpoint, data: str | None) -> Path:
     return data_path(saved.config["data"] if data is None else data)
 
 
-def default_run(data: Path, config: Config) -> Path:
+def default_run(data: str, config: Config) -> Path:
     """The run that the same command began on whatever day, or one named by data, preset and today's date."""
-    stem = f"{data.name}-{config.preset}-"
+    stem = f"{data}-{config.preset}-"
     for run in sorted(RUNS.glob(f"{stem}????-??-??"), reverse=True):
         if not differences(config.as_dict(), read_config(run)):
             return run

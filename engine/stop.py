@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 
+from errors import redacted
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 SHOW_CURSOR = "\x1b[?25h"
 
@@ -48,10 +50,13 @@ class Stop:
 
 
 def same_command(arguments: Sequence[str]) -> str:
-    """What to type to go on with a run that ``arguments`` began: without --resume, which would go back once more."""
+    """What to type to go on with a run that ``arguments`` began, but for secrets in a URL.
+
+    It is without --resume, which would go back once more.
+    """
     kept, skip = [], False
     for argument in arguments:
         if not skip and argument != "--resume" and not argument.startswith("--resume="):
-            kept.append(argument)
+            kept.append(redacted(argument))
         skip = argument == "--resume"
     return shlex.join(["python", *kept])

@@ -20,13 +20,13 @@ from evaluation.export import encoder_of
 from evaluation.features import represent
 from pipeline import EvalLoader
 from pipeline.recipe_file import recipe_of
-from shards import manifest as manifests
+from pipeline.shard_set import ShardSet
 from shards.atomic import atomic
 from shards.index import key, read_idx
 
 
 @torch.no_grad()
-def write_features(saved: Checkpoint, data: Path, out: Path, precision: Precision, device: torch.device) -> tuple[int, int]:
+def write_features(saved: Checkpoint, data: ShardSet, out: Path, precision: Precision, device: torch.device) -> tuple[int, int]:
     """Writes ``out``, whole or not at all, and returns how many images and how many values each.
 
     Raises:
@@ -35,7 +35,7 @@ def write_features(saved: Checkpoint, data: Path, out: Path, precision: Precisio
     if out.suffix != ".npz" or out.is_dir():
         raise UsageError(f"--features {out}: name a file that ends in .npz")
     encoder = encoder_of(saved)
-    loader = EvalLoader(data, list(manifests.load(data).splits), recipe_of(saved.config), device=device)
+    loader = EvalLoader(data, list(data.manifest.splits), recipe_of(saved.config), device=device)
     n, width = len(loader.store), encoder.config.embedding
     see = represent(encoder, precision, device)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def write_features(saved: Checkpoint, data: Path, out: Path, precision: Precisio
 def about(loader: EvalLoader) -> dict[str, np.ndarray]:
     """What is known of the samples without looking at them, in the loader's order."""
     splits = [split for split, each in loader.manifest.splits.items() for _ in range(each.samples)]
-    keys = [key(entry) for file in loader.store.files for entry in read_idx((loader.root / file).with_suffix(".idx"))]
+    keys = [key(entry) for shard in loader.store.shards for entry in read_idx(loader.root.idx(shard))]
     return {
         "labels": loader.store.labels,
         "keys": np.array(keys, np.str_),

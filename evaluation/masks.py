@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from io import BytesIO
 from pathlib import Path
 
@@ -12,31 +13,35 @@ from torch import Tensor
 
 from errors import UsageError
 from pipeline.draws import centre_view
+from pipeline.needs import Need, most_at_once
+from pipeline.order import WINDOW
 from pipeline.recipes import Recipe
+from pipeline.shard_set import ShardSet
 from pipeline.store import Store
-from shards import manifest as manifests
 from shards.index import mask_spans
 
 SIDE = 64  # pixels at which segmentations are compared
 
 
-def read_masks(root: Path, split: str, recipe: Recipe, count: int | None = None) -> Tensor:
+def read_masks(root: Path | ShardSet, split: str, recipe: Recipe, count: int | None = None) -> Tensor:
     """The masks of a split's first ``count`` samples (all by default), in order, in the centred view: (n, SIDE, SIDE) bool.
 
     Raises:
         UsageError: some of them have none.
     """
-    store = Store(root, manifests.load(root), [split])
+    store = Store(root, [split])
     boxes = centre_view(recipe.centred(), store.sizes[:count]).box
     masks: list[np.ndarray] = []
-    for name in store.files:
-        spans = mask_spans((root / name).with_suffix(".idx"))[: len(boxes) - len(masks)]
+    wanted = [shard for shard, start in zip(store.shards, store.starts, strict=False) if start < len(boxes)]
+    store.set.expect((Need(shard, number, number) for number, shard in enumerate(wanted)), most_at_once(wanted, 1), WINDOW)
+    for number, shard in enumerate(wanted):
+        spans = mask_spans(store.set.idx(shard))[: len(boxes) - len(masks)]
         if not spans[:, 1].all():
             raise UsageError(f"{root}: its images have no masks to compare with; those of `python -m shards build shapes` do")
-        with (root / name).open("rb") as file:
-            for offset, size in spans:
-                file.seek(offset)
-                masks.append(seen(file.read(size), boxes[len(masks)]))
+        store.set.reach(number)
+        file = store.set.open(shard)
+        for offset, size in spans:
+            masks.append(seen(os.pread(file.fileno(), size, offset), boxes[len(masks)]))
     return torch.from_numpy(np.stack(masks))
 
 

@@ -24,6 +24,7 @@ from model.nce import locations_of
 from pipeline import EvalLoader
 from pipeline.recipe_file import recipe_of
 from pipeline.recipes import Recipe
+from pipeline.shard_set import ShardSet
 
 BANK = 2  # batches of 256 training images: negatives, and what clusters are fitted to
 ASSIGN = 4  # more of them, whose masks say which components are foreground
@@ -47,7 +48,9 @@ class Segmentation(NamedTuple):
     masks: Tensor
 
 
-def segment(saved: Checkpoint, data: Path, precision: Precision, device: torch.device, split: str = "val") -> Segmentation:
+def segment(
+    saved: Checkpoint, data: Path | ShardSet, precision: Precision, device: torch.device, split: str = "val"
+) -> Segmentation:
     """Measures a run's mixture on all images of a split.
 
     Raises:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +17,8 @@ from pipeline.ahead import ahead
 from pipeline.draws import Draws
 from pipeline.pixels import Painter
 from pipeline.recipes import Recipe
-from pipeline.store import Store, mend
+from pipeline.shard_set import ShardSet
+from pipeline.store import Store
 
 PIXELS = ("auto", "dali", "torch")
 PREFETCH = 1  # batches made ahead of the one in use: enough for making and using to overlap, at one batch more in memory
@@ -58,7 +58,7 @@ def make_views(
     device: torch.device,
     pixels: str,
     threads: int,
-    root: Path,
+    root: ShardSet,
     prefetch: int = PREFETCH,
 ) -> Iterator[list[Tensor]]:
     """For each job, its views (B, 3, S, S), channels-last; ``prefetch`` batches are made ahead of the one in use.
@@ -75,7 +75,7 @@ def make_views(
 
 
 def dali_views(
-    jobs: Iterator[Job], recipe: Recipe, views: int, batch: int, options: dict[str, Any], root: Path, prefetch: int
+    jobs: Iterator[Job], recipe: Recipe, views: int, batch: int, options: dict[str, Any], root: ShardSet, prefetch: int
 ) -> Iterator[list[Tensor]]:
     """The whole of it by DALI's graph, which works ahead by itself; bytes and draws come from a thread."""
 
@@ -92,7 +92,7 @@ def dali_views(
 
 
 def torch_views(
-    jobs: Iterator[Job], recipe: Recipe, batch: int, options: dict[str, Any], root: Path, prefetch: int
+    jobs: Iterator[Job], recipe: Recipe, batch: int, options: dict[str, Any], root: ShardSet, prefetch: int
 ) -> Iterator[list[Tensor]]:
     """DALI decodes, a batch ahead of what is painted; all of it is done by a thread."""
     source = Source((job, [job.encoded]) for job in jobs)
@@ -125,7 +125,7 @@ class Source:
         return inputs
 
 
-def made(pipe: Any, source: Source, recipe: Recipe, options: dict[str, Any], root: Path) -> Iterator[tuple[Job, Any]]:
+def made(pipe: Any, source: Source, recipe: Recipe, options: dict[str, Any], root: ShardSet) -> Iterator[tuple[Job, Any]]:
     """Each job with what a graph makes of it.
 
     Raises:
@@ -150,12 +150,12 @@ def run(pipe: Any, gpu: int | None) -> Any:
         return None
 
 
-def blamed(job: Job, message: str, recipe: Recipe, options: dict[str, Any], root: Path) -> UserError:
+def blamed(job: Job, message: str, recipe: Recipe, options: dict[str, Any], root: ShardSet) -> UserError:
     """The error for a batch that DALI gave up with a message, which says why but not of which image."""
     reason = (message.partition("encountered:")[2].strip() or message.strip()).partition("\n")[0]
     i = undecodable(job, recipe, options)
     if i is None or job.blame is None:
-        return UserError(f"{root}: a batch could not be made ({reason}); {mend(root)}")
+        return UserError(f"{root}: a batch could not be made ({reason}); {root.mend}")
     return job.blame(i, f"cannot be decoded ({reason})")
 
 

@@ -23,10 +23,11 @@ from torch import Tensor
 from errors import UsageError
 from pipeline.backends import PREFETCH, Job, choose, cores, job_of, make_views
 from pipeline.draws import centre_view, draw_locations, draw_views, sliced
+from pipeline.needs import Need, most_at_once, needs
 from pipeline.order import epoch_order, steps_in_epoch
 from pipeline.recipes import Recipe
+from pipeline.shard_set import ShardSet, as_set
 from pipeline.store import Store
-from shards import manifest as manifests
 
 
 class Views(NamedTuple):
@@ -41,7 +42,7 @@ class TwoViewLoader:
     """Iterates the rest of the current epoch as ``Views``; the next iteration is the next epoch.
 
     Args:
-        root: directory of a shard set.
+        root: a shard set, or its directory.
         splits: the splits to draw from.
         recipe: what a view is.
         batch: global batch N, divisible by ``world``.
@@ -58,7 +59,7 @@ class TwoViewLoader:
 
     def __init__(
         self,
-        root: Path,
+        root: Path | ShardSet,
         splits: Sequence[str],
         recipe: Recipe,
         batch: int,
@@ -70,15 +71,15 @@ class TwoViewLoader:
         pixels: str = "auto",
         prefetch: int = PREFETCH,
     ) -> None:
-        self.root, self.recipe, self.batch, self.rank, self.world, self.seed = Path(root), recipe, batch, rank, world, seed
+        self.root, self.recipe, self.batch, self.rank, self.world, self.seed = as_set(root), recipe, batch, rank, world, seed
         self.device = torch.device(device)
         self.pixels, self.threads = choose(pixels, self.device), threads or cores()
         self.prefetch = prefetch
-        self.manifest = manifests.load(self.root)
-        self.store = Store(self.root, self.manifest, splits)
+        self.manifest = self.root.manifest
+        self.store = Store(self.root, splits)
         self.splits = tuple(splits)
         self.epoch = self.step = 0
-        self.order = lru_cache(maxsize=2)(partial(epoch_order, self.store.shard_sizes, self.seed))
+        self.order = lru_cache(maxsize=3)(partial(epoch_order, self.store.shard_sizes, self.seed))
         self.views: Iterator[list[Tensor]] | None = None
         self.in_use: deque[tuple[torch.cuda.Event, tuple[Tensor, ...]]] = deque()
         self.check()
@@ -96,6 +97,7 @@ class TwoViewLoader:
             advice = f"try --batch-size {fits}" if fits >= 2 else f"that is too few for {self.world} ranks"
             samples = f"{len(self.store)} samples in {'+'.join(self.splits)}"
             raise UsageError(f"{self.root}: {samples} are less than one batch of {self.batch}; {advice}")
+        self.root.admit(most_at_once(self.store.shards, self.batch))
 
     def __len__(self) -> int:
         """Steps of an epoch, equal on every rank."""
@@ -130,9 +132,9 @@ class TwoViewLoader:
 
     def start(self) -> Iterator[list[Tensor]]:
         """The views of every step from where the loader stands."""
-        plan = copy(
-            self
-        )  # not self, which holds the views: a circle, and its thread, would stay until the next garbage collection
+        # Not self, which holds the views: a circle, and its thread, would stay until the next garbage collection.
+        plan = copy(self)
+        self.root.expect(plan.needs(self.epoch, self.step), most_at_once(self.store.shards, self.batch), len(self), self.world)
         jobs = (plan.job(*position) for position in plan.positions(self.epoch, self.step))
         share = self.batch // self.world
         return make_views(jobs, self.recipe, 2, share, self.device, self.pixels, self.threads, self.root, self.prefetch)
@@ -142,6 +144,13 @@ class TwoViewLoader:
         while True:
             for each in range(step, len(self)):
                 yield epoch, each
+            epoch, step = epoch + 1, 0
+
+    def needs(self, epoch: int, step: int) -> Iterator[Need]:
+        """Which shards all steps from a given one on read; the same on every rank."""
+        while True:
+            rows = self.order(epoch)[step * self.batch : len(self) * self.batch]
+            yield from needs(self.store.shards, self.store.numbers(rows), self.batch, epoch * len(self) + step)
             epoch, step = epoch + 1, 0
 
     def samples(self, epoch: int, step: int) -> np.ndarray:
@@ -156,6 +165,7 @@ class TwoViewLoader:
 
     def job(self, epoch: int, step: int) -> Job:
         """What one step is made of. Draws are for the global batch, so that they do not depend on the ranks."""
+        self.root.reach(epoch * len(self) + step)
         rows = self.order(epoch)[step * self.batch : (step + 1) * self.batch]
         draws = draw_views(self.recipe, self.store.sizes[rows], self.seed, epoch, step)
         return job_of(self.store, rows[self.mine], [sliced(view, self.mine) for view in draws])
@@ -189,7 +199,7 @@ class EvalLoader:
     """Iterates a whole split once, in its order, as (x (B, 3, S, S), labels (B,)): the centred view, the last batch shorter.
 
     Args:
-        root: directory of a shard set.
+        root: a shard set, or its directory.
         splits: the splits to read.
         recipe: the training recipe; its centred form is used, through the same decoder and resampling.
         batch: images at a time.
@@ -199,7 +209,7 @@ class EvalLoader:
 
     def __init__(
         self,
-        root: Path,
+        root: Path | ShardSet,
         splits: Sequence[str],
         recipe: Recipe,
         batch: int = 256,
@@ -207,21 +217,24 @@ class EvalLoader:
         pixels: str = "auto",
         prefetch: int = PREFETCH,
     ) -> None:
-        self.root, self.recipe, self.batch, self.device = Path(root), recipe.centred(), batch, torch.device(device)
+        self.root, self.recipe, self.batch, self.device = as_set(root), recipe.centred(), batch, torch.device(device)
         self.pixels, self.prefetch = choose(pixels, self.device), prefetch
-        self.manifest = manifests.load(self.root)
-        self.store = Store(self.root, self.manifest, splits)
+        self.manifest = self.root.manifest
+        self.store = Store(self.root, splits)
 
     def __len__(self) -> int:
         return math.ceil(len(self.store) / self.batch)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         starts = range(0, len(self.store), self.batch)
+        numbers, room = self.store.numbers(np.arange(len(self.store))), most_at_once(self.store.shards, self.batch)
+        self.root.expect(iter(needs(self.store.shards, numbers, self.batch, 0)), room, len(self))
         jobs = map(self.job, starts)
         views = make_views(jobs, self.recipe, 1, self.batch, self.device, self.pixels, cores(), self.root, self.prefetch)
         for start, (x,) in zip(starts, views, strict=True):
             yield x, torch.from_numpy(self.store.labels[start : start + self.batch])
 
     def job(self, start: int) -> Job:
+        self.root.reach(start // self.batch)
         rows = np.arange(start, min(start + self.batch, len(self.store)))
         return job_of(self.store, rows, [centre_view(self.recipe, self.store.sizes[rows])])

@@ -28,7 +28,7 @@ GAP = 4  # pixels between pictures; twice that between pairs
 
 def contact_sheet(root: Path, recipe: Recipe, seed: int = 0) -> Image.Image:
     """ROWS images of the training split with PAIRS pairs of views each."""
-    store = Store(root, manifests.load(root), ["train"])
+    store = Store(root, ["train"])
     rows = np.random.default_rng(seed).permutation(len(store))[:ROWS]
     columns = [render(store, rows, recipe.centred(), [centre_view(recipe, store.sizes[rows])])]
     columns += [render(store, rows, recipe, list(draw_views(recipe, store.sizes[rows], seed, 0, pair))) for pair in range(PAIRS)]
@@ -38,7 +38,7 @@ def contact_sheet(root: Path, recipe: Recipe, seed: int = 0) -> Image.Image:
 def render(store: Store, rows: np.ndarray, recipe: Recipe, draws: list[Draws]) -> list[np.ndarray]:
     """Views of some samples under given draws, as pictures: (n, S, S, 3) uint8 each."""
     jobs, cpu = iter([job_of(store, rows, draws)]), torch.device("cpu")
-    views = next(make_views(jobs, recipe, len(draws), len(rows), cpu, choose("auto", cpu), 1, store.root, prefetch=0))
+    views = next(make_views(jobs, recipe, len(draws), len(rows), cpu, choose("auto", cpu), 1, store.set, prefetch=0))
     return [as_pixels(view, recipe) for view in views]
 
 

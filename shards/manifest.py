@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -66,20 +66,23 @@ def load(directory: Path) -> Manifest:
     if not directory.is_dir():
         raise UsageError(f"{directory}: no such data set; make it with `{how_to_make(directory)}`")
     try:
-        fields = json.loads(path.read_bytes())
-        if fields["format"] < FORMAT:
-            again = how_to_make(directory, overwrite=True)
-            raise UserError(f"{directory}: built by an older version of this program; build it again with `{again}`")
-        if fields["format"] > FORMAT:
-            raise UserError(f"{path}: format {fields['format']}, of a newer version of this program, which is needed to read it")
-        return _parse(fields)
+        return parse(path.read_bytes(), str(path), lambda: f"build the set again with `{how_to_make(directory, overwrite=True)}`")
     except FileNotFoundError:
         how = how_to_make(directory)
         raise UsageError(f"{directory}: no {FILE} here, so the set is missing or unfinished; make it with `{how}`") from None
+
+
+def parse(text: bytes, path: str, mend: Callable[[], str]) -> Manifest:
+    """A manifest from the contents of a file; raises UserError, which names ``path`` and ends with what ``mend`` says."""
+    try:
+        fields = json.loads(text)
+        if fields["format"] < FORMAT:
+            raise UserError(f"{path}: built by an older version of this program; {mend()}")
+        if fields["format"] > FORMAT:
+            raise UserError(f"{path}: format {fields['format']}, of a newer version of this program, which is needed to read it")
+        return _parse(fields)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        again = how_to_make(directory, overwrite=True)
-        raise UserError(f"{path}: damaged ({reason}); build the set again with `{again}`") from None
+        raise UserError(f"{path}: damaged ({type(error).__name__}: {error}); {mend()}") from None
 
 
 def how_to_make(directory: Path, *, overwrite: bool = False) -> str:

@@ -171,7 +171,7 @@ def damage_what_only_rank_1_reads(data):
     loader = TwoViewLoader(data, ["train"], RECIPES["shapes32"], 16, rank=1, world=2)
     sample = loader.samples(0, 0)[0]
     shard = int((loader.store.starts <= sample).sum()) - 1
-    with (data / loader.store.files[shard]).open("r+b") as file:
+    with (data / loader.store.shards[shard].file).open("r+b") as file:
         file.seek(int(loader.store.offset[sample]) + 30)
         file.write(b"\xff\x00\xff\x00")
 

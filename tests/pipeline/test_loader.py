@@ -283,7 +283,7 @@ def copy(photo_set, tmp_path):
 
 def place_of(source, sample):
     """File, offset and size of an image."""
-    file = source.root / source.store.files[source.store.shard_of(sample)]
+    file = source.root.root / source.store.shards[source.store.shard_of(sample)].file
     return file, int(source.store.offset[sample]), int(source.store.length[sample])
 
 

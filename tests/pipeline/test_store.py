@@ -3,13 +3,13 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from errors import UserError
 from pipeline.store import Store
-from shards import manifest
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def copy(shapes, tmp_path):
 
 
 def opened(root):
-    return Store(root, manifest.load(root), ["train"])
+    return Store(root, ["train"])
 
 
 def test_every_image_of_a_good_set_passes(shapes, photo_set):
@@ -43,7 +43,7 @@ def test_any_flipped_bit_is_seen(name, request, tmp_path):
     store = opened(shutil.copytree(request.getfixturevalue(name), tmp_path / "set"))
     good = store.encoded(3)
     shard = int(np.searchsorted(store.starts, 3, "right")) - 1
-    with (store.root / store.files[shard]).open("r+b", buffering=0) as file:
+    with (store.set.root / store.shards[shard].file).open("r+b", buffering=0) as file:
         for at in np.random.default_rng(0).integers(0, len(good), 50):
             place = int(store.offset[3] + at)
             for flip in (True, False):  # and back
@@ -86,15 +86,15 @@ def test_a_shard_that_is_removed_goes_on_where_it_is_open_and_is_named_where_it_
 
 
 def test_few_files_are_open_at_a_time(photo_set, monkeypatch):
-    monkeypatch.setattr("pipeline.store.OPEN", 2)
+    monkeypatch.setattr("pipeline.shard_set.OPEN", 2)
     store = opened(photo_set)
-    store.files, store.starts = store.files[:1] * 5, np.arange(6)  # five shards of one sample
+    store.shards, store.starts = [replace(store.shards[0], samples=n) for n in range(5)], np.arange(6)  # of one sample each
     whole = opened(photo_set).encoded(0)
     store.offset, store.length, store.crc = (np.repeat(part[:1], 5) for part in (store.offset, store.length, store.crc))
     for sample in (0, 1, 2, 0, 4, 3, 3):
         assert np.array_equal(store.encoded(sample), whole)
-        assert len(store.open) <= 2
-        assert next(reversed(store.open)) == sample
+        assert len(store.set.opened) <= 2
+        assert next(reversed(store.set.opened)) == store.shards[sample]
 
 
 def test_a_damaged_sample_is_named(copy):

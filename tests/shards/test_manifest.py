@@ -48,7 +48,10 @@ def test_an_older_set_says_how_to_build_it_again(tmp_path, name, recipe, expecte
     with pytest.raises(UserError) as error:
         manifest.load(directory)
     again = expected.format(directory)
-    assert str(error.value) == f"{directory}: built by an older version of this program; build it again with `{again}`"
+    assert (
+        str(error.value)
+        == f"{directory}/dataset.json: built by an older version of this program; build the set again with `{again}`"
+    )
 
 
 def test_any_edit_is_told_from_what_was_written(shapes_set, tmp_path):

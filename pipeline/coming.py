@@ -1,0 +1,83 @@
+"""Shards that a reader has open, and those that it will need next, brought ahead as far as there is room for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from pipeline.needs import Need
+from shards.manifest import Shard
+
+
+@dataclass
+class Held:
+    """A shard that is in use, or coming; ``last`` is the last step that reads it."""
+
+    file: Future[BinaryIO]
+    last: int
+
+
+class Coming:
+    """The shards of a reader: those of the step it is at, and of the next ones as far as there is room.
+
+    Args:
+        fetch: begins to bring a shard.
+        needs: what will be read, in order.
+        room: bytes of shards to have at a time; what a step needs comes whether there is room or not.
+        horizon: steps to look ahead.
+    """
+
+    def __init__(self, fetch: Callable[[Shard], Future[BinaryIO]], needs: Iterator[Need], room: int, horizon: int) -> None:
+        self.fetch, self.needs, self.room, self.horizon = fetch, needs, room, horizon
+        self.held: dict[Shard, Held] = {}
+        self.next = next(needs, None)
+        self.step = 0
+
+    def reach(self, step: int) -> None:
+        """Lets go of what only earlier steps read, and begins to bring what there is room for now."""
+        self.step = step
+        for shard in [shard for shard, held in self.held.items() if held.last < step]:
+            self.drop(shard)
+        while self.next and self.fits(self.next):
+            self.bring(self.next)
+            self.next = next(self.needs, None)
+
+    def bring(self, need: Need) -> None:
+        if need.shard in self.held:
+            self.held[need.shard].last = need.last
+        else:
+            self.held[need.shard] = Held(self.fetch(need.shard), need.last)
+
+    def fits(self, need: Need) -> bool:
+        if need.first <= self.step:
+            return True
+        size = 0 if need.shard in self.held else need.shard.bytes
+        return need.first <= self.step + self.horizon and size + sum(shard.bytes for shard in self.held) <= self.room
+
+    def now(self, shard: Shard) -> Future[BinaryIO]:
+        """A shard that is read now, expected or not; one that could not be had early is looked for again."""
+        held = self.held.get(shard)
+        if held is None or failed(held.file):
+            held = self.held[shard] = Held(self.fetch(shard), held.last if held else self.step)
+        return held.file
+
+    def drop(self, shard: Shard) -> None:
+        """Closes a shard, or gives up bringing it."""
+        if held := self.held.pop(shard, None):
+            held.file.cancel()
+            held.file.add_done_callback(close)
+
+    def close(self) -> None:
+        for shard in list(self.held):
+            self.drop(shard)
+
+
+def failed(file: Future[BinaryIO]) -> bool:
+    return file.done() and not file.cancelled() and file.exception() is not None
+
+
+def close(file: Future[BinaryIO]) -> None:
+    if not file.cancelled() and file.exception() is None:
+        file.result().close()

@@ -1,0 +1,84 @@
+"""One shard from an endpoint, checked against the manifest, into the cache."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from random import Random
+from typing import BinaryIO
+
+from obstore.exceptions import BaseError
+
+from errors import UserError
+from pipeline.cache import Cache
+from pipeline.endpoint import PATIENCE, Endpoint
+from pipeline.faults import Fault, explain
+from shards.manifest import Shard
+
+TRIES = 6  # of bodies that break off or are not what they should be; obstore has its own for whole requests
+BACKOFF, LONGEST = 0.1, 10.0  # seconds: doubled with each try, and at most
+jitter = Random()  # of its own: the state of Python's shared one is part of a run
+POLL = 0.05  # seconds between looks at a file that another process fetches, or at a cache that is full of files in use
+
+
+async def obtain(shard: Shard, cache: Cache, endpoint: Endpoint, received: dict[Shard, int]) -> BinaryIO:
+    """A shard, open, out of the cache; fetched where neither we nor another process of this machine have done so.
+
+    Args:
+        received: is told the bytes that have come so far.
+
+    Raises:
+        UserError: names URL and cause.
+    """
+    waited = 0.0
+    while waited < PATIENCE:
+        if held := cache.hold(shard):
+            return held
+        if part := cache.begin(shard):
+            try:
+                if cache.make_room(part, shard.bytes):
+                    await download(shard, part, endpoint, received)
+                    return cache.finish(part, shard)
+            except BaseException as error:
+                cache.abandon(part, shard)
+                if isinstance(error, OSError):
+                    why = f"cannot be written ({error.strerror})"
+                    raise UserError(f"{cache.directory}: {why}; give another --cache-dir") from error
+                raise
+            cache.abandon(part, shard)
+            waited += POLL
+        await asyncio.sleep(POLL)
+    raise UserError(f"{cache.directory}: is full of shards that other runs use; give --cache-gb more, or another --cache-dir")
+
+
+async def download(shard: Shard, part: BinaryIO, endpoint: Endpoint, received: dict[Shard, int]) -> None:
+    """Tries until the bytes are those of the manifest."""
+    tries = 1
+    while fault := await attempted(shard, part, endpoint, received):
+        if not fault.broken or tries == TRIES:
+            often = f", {tries} times" if tries > 1 else ""
+            raise UserError(f"{endpoint.path(shard.file)}: {fault.words}{often}")
+        await asyncio.sleep(min(LONGEST, BACKOFF * 2**tries) * jitter.uniform(0.5, 1))
+        tries += 1
+
+
+async def attempted(shard: Shard, part: BinaryIO, endpoint: Endpoint, received: dict[Shard, int]) -> Fault | None:
+    """What was wrong with one try; None for nothing."""
+    try:
+        found = await copy(shard, part, endpoint, received)
+    except (FileNotFoundError, BaseError) as error:
+        return explain(error, endpoint.url.scheme)
+    return None if found == shard.sha256 else Fault("its bytes are not those that dataset.json names", broken=True)
+
+
+async def copy(shard: Shard, part: BinaryIO, endpoint: Endpoint, received: dict[Shard, int]) -> str:
+    """Writes the body over what is in the file; the SHA-256 of as many bytes as there should be, or of fewer."""
+    digest, received[shard] = hashlib.sha256(), 0
+    part.seek(0)
+    async for piece in endpoint.stream(shard.file):
+        received[shard] += len(piece)
+        if received[shard] > shard.bytes:
+            return "longer than it should be"
+        digest.update(piece)
+        part.write(piece)
+    return digest.hexdigest()
