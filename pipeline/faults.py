@@ -52,7 +52,7 @@ def explain(error: Exception, scheme: str) -> Fault:
         return Fault(f"access is denied ({status(text)}); for credentials, {how}")
     if "169.254.169.254" in text or "metadata" in text or "MissingAccount" in text:
         return Fault(f"no credentials were found; {how}")
-    if "response body" in text or "Interrupted" in text:
+    if "response body" in text or "Interrupted" in text or "Range request not supported" in text:
         silent = "TimedOut" in text
         return Fault("the server fell silent" if silent else "the connection broke off", broken=True)
     return Fault(reached(text))

@@ -88,17 +88,22 @@ class Handler(BaseHTTPRequestHandler):
         if fault:
             self.close_connection = True
             return fault(self, data)
+        start = re.fullmatch(r"bytes=(\d+)-.*", self.headers.get("Range", ""))
+        if start and self.server.ranges:
+            self.server.requests["ranges"] += 1
+            self.head(206, len(data) - int(start[1]), **{"Content-Range": f"bytes {start[1]}-{len(data) - 1}/{len(data)}"})
+            return self.server.send(self.wfile.write, data[int(start[1]) :])
         return self.answer(200, data)
 
     def answer(self, code: int, body: bytes = b"") -> None:
         self.head(code, len(body))
         self.server.send(self.wfile.write, body)
 
-    def head(self, code: int, length: int) -> None:
+    def head(self, code: int, length: int, **headers: str) -> None:
         self.send_response(code)
         self.send_header("Content-Length", str(length))
         self.send_header("Last-Modified", self.date_time_string(0))
-        for name, value in self.server.headers.items():
+        for name, value in (self.server.headers | headers).items():
             self.send_header(name, value)
         self.end_headers()
 
@@ -124,6 +129,7 @@ class Server(ThreadingHTTPServer):
         secret: an Authorization header or a query without which nothing is given.
         rate: bytes a second, of all connections together; 0 is as fast as it goes.
         headers: sent with each answer.
+        ranges: whether a part of a file can be had.
         requests: how often each file was asked for.
     """
 
@@ -136,6 +142,7 @@ class Server(ThreadingHTTPServer):
         self.root, self.rate, self.secret = root, rate, ""
         self.faults: dict[str, Iterator[Fault]] = {}
         self.headers: dict[str, str] = {}
+        self.ranges = False
         self.requests: Counter[str] = Counter()
         self.connections: set[socket.socket] = set()
         self.released, self.counting, self.sending = threading.Event(), threading.Lock(), threading.Lock()

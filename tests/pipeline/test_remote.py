@@ -214,6 +214,16 @@ def test_what_passes_is_waited_for_and_changes_nothing(server, local, tmp_path, 
     assert {path.suffix for path in (tmp_path / "shards").iterdir()} == {".tar"}
 
 
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("fault", [endpoints.truncated, endpoints.reset_within])
+def test_a_body_with_a_version_goes_on_where_it_broke_off(server, local, tmp_path, fault, ranges):
+    """By obstore's own retries, where the server can; else from the start."""
+    server.headers, server.ranges = {"ETag": '"one"'}, ranges
+    server.faults = {TAR: iter([fault] * 3)}
+    assert equal(steps(opened(f"{server.url}/set", tmp_path), 2), local[:2])
+    assert server.requests["ranges"] == (3 if ranges else 0)
+
+
 LASTING = {
     "403": (endpoints.status(403), r"access is denied \(403 Forbidden\); for credentials, write USER:PASSWORD@"),
     "401": (endpoints.status(401), r"access is denied \(401 Unauthorized\)"),
@@ -272,10 +282,10 @@ def test_a_cache_file_that_is_damaged_is_fetched_again(server, local, many, tmp_
     assert equal(steps(first, 30), local[:30])
     for path in list((tmp_path / "shards").iterdir())[::3]:
         spoil(path, damage)
-    assert equal(steps(first, 30), local[30:])  # with what it has open, and what it opens anew
+    assert equal(steps(first, 15), local[30:45])  # with what it has open, and what it opens anew
     first.root.close()
     server.requests.clear()
-    assert equal(steps(opened(f"{server.url}/set", tmp_path), 30), local[:30])
+    assert equal(steps(opened(f"{server.url}/set", tmp_path), 15), local[:15])
     said = "is damaged, and fetched again" in capfd.readouterr().err
     assert said if damage == "flipped" else not said or damage != "removed"
     assert set(tars(server).values()) <= {1}

@@ -1,0 +1,114 @@
+"""The cache by itself: what is removed when, and what is not."""
+
+import os
+
+import pytest
+
+from errors import UsageError
+from pipeline.cache import Cache, default_directory
+from shards.manifest import Shard
+
+SIZE = 4096
+
+
+def shard(number):
+    return Shard(f"{number}.tar", 1, SIZE, f"{number:064x}")
+
+
+def put(cache, number):
+    """A shard, open; None where there is no room."""
+    part = cache.begin(shard(number))
+    if not cache.make_room(part, SIZE):
+        cache.abandon(part, shard(number))
+        return None
+    part.write(bytes([number]) * SIZE)
+    return cache.finish(part, shard(number))
+
+
+def names(cache):
+    return sorted(int(path.stem, 16) for path in cache.shards.iterdir())
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return Cache(tmp_path / "cache", 3 * SIZE)
+
+
+def test_the_least_recently_opened_makes_room(cache):
+    for number in (1, 2, 3):
+        put(cache, number).close()
+        os.utime(cache.tar(shard(number)), (number, number))
+    cache.hold(shard(1)).close()
+    put(cache, 4).close()
+    assert names(cache) == [1, 3, 4]
+
+
+def test_what_is_open_stays_and_there_is_no_more_than_was_allowed(cache):
+    held = [put(cache, number) for number in (1, 2, 3)]
+    assert put(cache, 4) is None
+    assert names(cache) == [1, 2, 3]
+    held[1].close()
+    assert put(cache, 4)
+    assert names(cache) == [1, 3, 4]
+
+
+def test_what_is_removed_by_hand_is_read_on_and_is_not_there_for_others(cache):
+    held = put(cache, 1)
+    cache.tar(shard(1)).unlink()
+    assert os.pread(held.fileno(), 3, 0) == b"\1\1\1"
+    assert cache.hold(shard(1)) is None
+    put(cache, 1)
+    cache.forget(held, shard(1))  # the old one, which no longer is in its place
+    assert names(cache) == [1]
+
+
+def test_one_process_fetches_and_others_wait(cache, tmp_path):
+    other = Cache(tmp_path / "cache", 3 * SIZE)
+    part = cache.begin(shard(1))
+    assert other.begin(shard(1)) is None
+    assert other.hold(shard(1)) is None
+    assert cache.make_room(part, SIZE)
+    assert other.make_room(second := other.begin(shard(2)), 2 * SIZE)
+    assert not cache.make_room(cache.begin(shard(3)), SIZE)  # what is under way counts
+    other.abandon(second, shard(2))
+    cache.finish(part, shard(1)).close()
+    assert other.begin(shard(1)) is None
+    assert other.hold(shard(1))
+
+
+def test_what_a_killed_process_left_is_taken_over_or_makes_room(cache):
+    for number in (1, 2, 3):
+        cache.part(shard(number)).write_bytes(bytes(SIZE))
+    put(cache, 1).close()
+    put(cache, 4).close()
+    assert sorted(path.suffix for path in cache.shards.iterdir()) == [".part", ".tar", ".tar"]
+
+
+def test_what_has_another_length_is_removed(cache):
+    put(cache, 1).close()
+    os.truncate(cache.tar(shard(1)), 7)
+    assert cache.hold(shard(1)) is None
+    assert names(cache) == []
+
+
+def test_claims_of_those_who_are_gone_do_not_count(cache):
+    one = cache.claim("one", 2 * SIZE)
+    cache.claim("one", 2 * SIZE).close()  # another rank of the same run
+    with pytest.raises(UsageError, match="beside 8.19e-06 GB of other runs"):
+        cache.claim("two", 2 * SIZE)
+    one.close()
+    assert cache.claim("two", 2 * SIZE)
+
+
+def test_the_directory_is_where_xdg_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_directory() == tmp_path / "amdim"
+    monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Cache().directory == tmp_path / ".cache/amdim"
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"--cache-dir .*/file: cannot be written"):
+        Cache(tmp_path / "file")
