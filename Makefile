@@ -30,14 +30,15 @@ $(READY): requirements.txt requirements-dev.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-demo: $(READY)  ## Learn from generated images in minutes: shapes, training, probes, pictures
+demo: $(READY)  ## Learn from generated images in minutes: shapes, training, probes, report
 	$(PY) -m shards build shapes --out data/shapes
 	$(PY) -m shards preview data/shapes
 	$(PY) train.py --data shapes --preset demo --gpus 0 --run demo
 	$(PY) eval.py --probe linear,knn --run demo --gpus 0
 	$(PY) -m pipeline.preview data/shapes --out runs/demo/pairs.png
 	$(PY) eval.py --curve --run demo
-	@echo "Look at runs/demo/pairs.png (what AMDIM sees), runs/demo/curve.png (how it learnt), data/shapes/preview.png (the images)"
+	$(PY) eval.py --report --run demo --gpus 0
+	@echo "Open runs/demo/report.html in a browser: how it learnt, probes, neighbours, score maps, a map of the images"
 
 shards: $(READY)  ## Make shards: DATA=name [SRC=images] [OUT=data/name] [SIZE=256] [WORKERS=n] [ARGS=…]
 	$(PY) -m shards build $(DATA) $(if $(SRC),--src "$(SRC)") --out "$(OUT)" $(if $(SIZE),--size $(SIZE)) $(if $(WORKERS),--workers $(WORKERS)) $(ARGS)

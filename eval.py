@@ -7,6 +7,7 @@
     python eval.py --export encoder.onnx             # or .safetensors, .pt2: the encoder for other programs
     python eval.py --features OUT.npz                # of every image of a shard set, with labels and keys
     python eval.py --compare runs/a runs/b           # one table, one picture
+    python eval.py --report                          # report.html: everything there is to see of a run
 
 Trains each probe on the frozen features of the training split and reports top-1 on the whole validation split, beside the same
 encoder at random initialisation and the image's own pixels. Writes eval-<probe>.json into the run.
@@ -45,6 +46,8 @@ from evaluation.features import Labelled, collect, pixels, represent
 from evaluation.features_file import write_features
 from evaluation.knn import knn_top1
 from evaluation.linear import linear_top1
+from evaluation.record import latest_record
+from evaluation.report.write import write_report
 from evaluation.segment import segment
 from evaluation.segment_figure import draw_segments
 from model import Encoder
@@ -194,6 +197,7 @@ def main(
     export: options.Export = None,
     features_out: options.FeaturesOut = None,
     compare: options.Compare = False,
+    report: options.Report = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read by run_app
 ) -> None:
     console = make_console()
@@ -207,6 +211,10 @@ def main(
         table, picture = compare_runs(options.runs_to_compare(compare, compared))
         console.print(table)
         console.print(f"picture: {picture}")
+        return
+    if report:
+        directory = runs.run_path(run) if run is not None else latest_record()
+        console.print(f"report: {write_report(directory, data, place(gpus).device, last)}", soft_wrap=True, highlight=False)
         return
     names = [name.strip() for name in probes.split(",")]
     if unknown := [name for name in names if name not in PROBES]:

@@ -1,1 +1,1 @@
-"""What was learnt: features, probes on them, baselines beside them, pictures."""
+"""What was learnt: features, probes on them, baselines beside them; encoders for other programs; pictures and the report."""

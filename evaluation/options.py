@@ -19,6 +19,8 @@ FeaturesOut = Annotated[
     Path | None, typer.Option("--features", help="Write r1, labels and keys of all images of --data: FILE.npz.")
 ]
 
+Report = Annotated[bool, typer.Option("--report", help="Write report.html into the run: all there is to see of it, in one page.")]
+
 
 def runs_to_compare(compare: bool, names: list[str] | None) -> list[Path]:
     """Their directories.

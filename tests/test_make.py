@@ -50,6 +50,12 @@ def test_the_three_commands_stand_in_the_readme():
         assert command in readme
 
 
+def test_the_demo_ends_with_the_report():
+    last = make("-n", "demo").stdout.strip().splitlines()[-2:]
+    assert "eval.py --report" in last[0]
+    assert "runs/demo/report.html" in last[1]
+
+
 def test_gpu_check_needs_nothing_and_says_what_it_skipped():
     result = subprocess.run(
         ["/usr/bin/env", "python3", "-S", "-m", "bench.gpu_check"], cwd=ROOT, capture_output=True, text=True, check=False

@@ -1,0 +1,123 @@
+"""Everything that a report shows of a run, as far as the run has come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import torch
+
+from engine import runs
+from engine.average import averaged
+from engine.checkpoint import Checkpoint, steps
+from evaluation.record import Record, read_record
+from evaluation.report import curves, facts
+from evaluation.report import probes as probed
+from evaluation.report.chart import Chart
+from evaluation.report.eye import open_eye
+from evaluation.report.neighbours import Neighbours, neighbours
+from evaluation.report.pairs import Pairs, pairs
+from evaluation.report.projection import Projection, projection
+from evaluation.report.sample import Part, choose_parts
+from evaluation.report.scores import Scores, score_maps
+from evaluation.report.segments import Segments, segments
+from pipeline.recipe_file import recipe_of
+from shards import manifest as manifests
+from shards.manifest import Manifest
+
+
+@dataclass
+class Page:
+    """The parts of the page; what there is nothing to show of is empty or None, and ``notes`` say why."""
+
+    title: str
+    sentence: str
+    tiles: list[tuple[str, str]]
+    table: list[tuple[str, str]]
+    charts: list[Chart]
+    slowest: dict[str, list[curves.Span]]
+    probes: list[probed.Probe]
+    confusion: probed.Confusion | None
+    per_class: tuple[str, list[probed.Bar], str] | None
+    made: str
+    notes: list[str] = field(default_factory=list)
+    labelled: bool = True
+    pairs: list[Pairs] = field(default_factory=list)
+    neighbours: Neighbours | None = None
+    scores: Scores | None = None
+    projection: Projection | None = None
+    segments: Segments | None = None
+
+
+def collect(run: Path, data: str | None, device: torch.device, last_weights: bool = False) -> Page:
+    """
+    Args:
+        run: its directory.
+        data: a shard set to look at, by default the run's own.
+        device: where the encoder looks.
+        last_weights: whether to leave a moving average of the weights aside.
+
+    Raises:
+        UsageError: there is no run, or ``data`` is no shard set.
+    """
+    record = read_record(run)
+    saved = runs.newest_checkpoint(run) if steps(run / "checkpoints") else None
+    mean = saved is not None and not last_weights and bool(saved.trainer.get("average"))
+    saved = averaged(saved) if saved and mean else saved
+    root, manifest = find_data(record, data)
+    page = of_record(record, saved, manifest, mean)
+    if not record.rows:
+        page.notes.append("Nothing has been logged yet: curves begin with the first log line.")
+    if manifest is None:
+        page.notes.append(f"{root}: its images are not here, so none are shown; --data names another shard set.")
+        return page
+    gallery, queries = choose_parts(root, manifest)
+    if not len(queries.rows) or not len(gallery.rows):
+        page.notes.append(f"{root}: holds too few images to show any beside others.")
+        return page
+    page.labelled = bool((gallery.labels >= 0).any() and (queries.labels >= 0).any())
+    page.pairs = pairs(gallery, manifest, recipe_of(record.config))
+    if saved is None:
+        page.notes.append("There is no checkpoint yet: what the encoder makes of images is shown from the first on.")
+    else:
+        look(page, saved, run, manifest, (gallery, queries), device)
+    return page
+
+
+def find_data(record: Record, data: str | None) -> tuple[Path, Manifest | None]:
+    """The shard set and what is in it: as asked for, or the run's own if it is still there."""
+    root = runs.data_path(data if data is not None else record.config["data"] or "nowhere")
+    return root, manifests.load(root) if data is not None or (root / manifests.FILE).is_file() else None
+
+
+def of_record(record: Record, saved: Checkpoint | None, manifest: Manifest | None, mean: bool) -> Page:
+    """What can be said without looking at an image."""
+    return Page(
+        title=record.name,
+        sentence=facts.sentence(record, manifest),
+        tiles=facts.tiles(record),
+        table=facts.table(record, saved, manifest, mean),
+        charts=curves.charts(record.rows),
+        slowest=curves.slowest(record.rows),
+        probes=probed.probes(record.results, saved.trainer["step"] if saved else None),
+        confusion=probed.confusion(record.results),
+        per_class=probed.per_class(record.results),
+        made=datetime.now().strftime("%Y-%m-%d %H:%M"),
+    )
+
+
+def look(page: Page, saved: Checkpoint, run: Path, manifest: Manifest, parts: tuple[Part, Part], device: torch.device) -> None:
+    """Adds what the encoder makes of images."""
+    eye, (gallery, queries) = open_eye(saved, device), parts
+    seen = eye.represent(gallery), eye.represent(queries)
+    if not all(each.isfinite().all() for each in seen):
+        page.notes.append(
+            "The encoder's features are not finite numbers, so nothing is shown of them: train again at a lower rate."
+        )
+        return
+    page.neighbours = neighbours(gallery, queries, seen, manifest, eye.recipe)
+    page.scores = score_maps(eye, queries, manifest, saved.config["settings"])
+    page.projection = projection(eye, queries, manifest)
+    if saved.config["settings"].get("mixture"):
+        page.segments = segments(eye, saved, gallery, queries, manifest, run)

@@ -1,0 +1,75 @@
+"""An encoder, with all that it takes to look at samples of a shard set.
+
+Shape letters: n images, B of them at a time, R embedding width, S side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, repeat
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine import precision
+from engine.checkpoint import Checkpoint
+from engine.precision import Precision
+from evaluation.export import encoder_of
+from evaluation.report.sample import Part
+from model.encoder import Encoder, Features
+from pipeline.backends import Job, choose, cores, make_views
+from pipeline.draws import Draws, centre_view
+from pipeline.recipe_file import recipe_of
+from pipeline.recipes import Recipe
+
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class Eye:
+    """Looks at images as evaluation does: an encoder with the statistics of training, and the recipe's own views."""
+
+    encoder: Encoder
+    recipe: Recipe
+    precision: Precision
+    device: torch.device
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Features:
+        """Of (B, 3, S, S): all three outputs, float32 on the CPU."""
+        with self.precision.autocast(self.device):
+            return Features(*(each.float().cpu() for each in self.encoder(x.to(self.device))))
+
+    @torch.no_grad()
+    def represent(self, part: Part) -> Tensor:
+        """r1 of every centred view: (n, R) float32 on the CPU."""
+        found = []
+        for x in self.centred(part):
+            with self.precision.autocast(self.device):
+                found.append(self.encoder.represent(x.to(self.device)).float().cpu())
+        return torch.cat(found)
+
+    def centred(self, part: Part) -> Iterator[Tensor]:
+        """The views of evaluation, (B, 3, S, S) at a time."""
+        still = self.recipe.centred()
+        batches = [part.rows[start : start + BATCH] for start in range(0, len(part.rows), BATCH)]
+        draws = [[centre_view(still, part.store.sizes[rows])] for rows in batches]
+        return (views[0] for views in self.drawn(part, batches, draws, still))
+
+    def drawn(
+        self, part: Part, batches: Sequence[np.ndarray], draws: Sequence[list[Draws]], recipe: Recipe
+    ) -> Iterator[list[Tensor]]:
+        """The views that ``draws`` say, for each batch of rows of the part's store."""
+        order = chain(range(len(batches)), repeat(0))  # a few more are asked for than are taken: any will do
+        jobs = (Job([part.store.encoded(row) for row in batches[i]], draws[i]) for i in order)
+        how, count, most = choose("auto", self.device), len(draws[0]), max(map(len, batches))
+        made = make_views(jobs, recipe, count, most, self.device, how, cores(), part.store.root)
+        for _ in batches:
+            yield next(made)
+
+
+def open_eye(saved: Checkpoint, device: torch.device) -> Eye:
+    encoder = encoder_of(saved).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Eye(encoder, recipe_of(saved.config), precision.choose("auto", device), device)

@@ -1,0 +1,97 @@
+"""What was trained and how fast, in words and figures."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine import runs
+from engine.checkpoint import Checkpoint
+from evaluation.record import NAMES, Record, top1
+from model.encoder import Encoder
+from shards.manifest import Manifest
+
+Pair = tuple[str, str]
+
+
+def tiles(record: Record) -> list[Pair]:
+    """The few figures that one looks for first: a value and what it is."""
+    found = [(f"{record.step:,}", f"of {record.config['steps']:,} steps")]
+    if record.images_per_s is not None:
+        found.append((f"{record.images_per_s:,.0f}", "images/s, median"))
+    if record.rows:
+        found += [(duration(record.rows), "spent in steps"), (f"{record.rows[-1]['loss']:.2f}", "last loss, nats")]
+    best = max(record.results.items(), key=lambda each: each[1]["top1"], default=None)
+    if best:
+        found.append((f"{best[1]['top1']:.1%}", f"top-1, {NAMES.get(best[0], best[0])} probe"))
+    elif record.rows and record.rows[-1]["linear_top1"] is not None:
+        found.append((f"{record.rows[-1]['linear_top1']:.1%}", "online linear probe"))
+    return found
+
+
+def duration(rows: list[dict[str, Any]]) -> str:
+    """Of all logged steps, without set-up, checkpoints between log lines included."""
+    total, before = 0.0, 0
+    for row in rows:
+        total += (row["step"] - before) * (row.get("data_s", 0) + row.get("compute_s", 0))
+        before = row["step"]
+    return str(timedelta(seconds=round(total)))
+
+
+def table(record: Record, saved: Checkpoint | None, manifest: Manifest | None, averaged: bool) -> list[Pair]:
+    """What was trained on what, and how."""
+    config, settings = record.config, record.config["settings"]
+    found = [("data", of_data(config, manifest)), ("preset", config["preset"]), ("encoder", of_encoder(config))]
+    found += [("views", f"recipe {settings['recipe']}"), ("length", length(record, manifest))]
+    found += [
+        ("schedule", f"lr {settings['lr']:g}, {settings['warmup']} warm-up, {settings['schedule']}"),
+        ("optimizer", f"{settings.get('optimizer', 'adam')}, weight decay {settings['weight_decay']:g}"),
+        ("seed", str(config["seed"])),
+    ]
+    if settings.get("mixture"):
+        found.append(("mixture", f"{settings['mixture']} features, mode {settings['mixture_mode']}"))
+    if saved:
+        found.append(("weights shown", f"step {saved.trainer['step']:,}{', moving average' if averaged else ''}"))
+        machine = saved.trainer.get("machine", {})
+        found += [(name, in_words(machine[name])) for name in ("processor", "precision", "ranks", "torch") if name in machine]
+    if record.rows and "memory_gib" in record.rows[-1]:
+        found.append(("memory", f"{record.rows[-1]['memory_gib']:.2f} GiB at its peak, a process"))
+    return found
+
+
+def in_words(value: str) -> str:
+    """Types of numbers by their names alone; None is what the trainer says for no change of them."""
+    return "float32" if value == "None" else value.removeprefix("torch.")
+
+
+def of_data(config: dict[str, Any], manifest: Manifest | None) -> str:
+    if manifest is None:
+        return Path(config["data"]).name or "unknown: the run was imported"
+    splits = ", ".join(f"{each.samples:,} {name}" for name, each in manifest.splits.items())
+    classes = f"{len(manifest.classes):,} classes" if manifest.classes else "no classes"
+    return f"{manifest.name}: {splits}; {classes}"
+
+
+def of_encoder(config: dict[str, Any]) -> str:
+    encoder = runs.encoder_config(config)
+    with torch.device("meta"):
+        weights = sum(parameter.numel() for parameter in Encoder(encoder).parameters())
+    return f"{encoder.size} px, width {encoder.width}, R {encoder.embedding}, depth {encoder.depth}, {weights:,} weights"
+
+
+def length(record: Record, manifest: Manifest | None) -> str:
+    batch = record.config["settings"]["batch"]
+    words = f"{record.step:,} of {record.config['steps']:,} steps of {batch:,} images"
+    epoch = record.rows[-1].get("epoch") if record.rows else None
+    return words if epoch is None or manifest is None else f"{words}, {epoch:.2f} epochs"
+
+
+def sentence(record: Record, manifest: Manifest | None) -> str:
+    """Under the title."""
+    name = manifest.name if manifest else Path(record.config["data"]).name
+    found = [f"{NAMES.get(probe, probe)} {top1(result)}" for probe, result in record.results.items()]
+    probes = f" Probes: {', '.join(found)}." if found else ""
+    return f"AMDIM{f' on {name}' if name else ''}, preset {record.config['preset']}, pretrained without labels.{probes}"

@@ -1,0 +1,115 @@
+"""What probes found, as tables: accuracies beside their baselines, classes, and which are taken for which."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+
+from evaluation.record import NAMES, top1
+from evaluation.report.pictures import Picture, picture
+
+SMALL = 12  # classes up to which the whole confusion is a table
+MATRIX = 600  # pixels of the confusion of more
+PAIRS = 10  # confusions that are listed
+ENDS = 6  # best and worst classes that are listed where there are many
+BESIDE = {"top1": "this encoder", "top1_random_init": "untrained", "top1_raw_pixels": "raw pixels"}
+
+Result = dict[str, Any]
+
+
+class Bar(NamedTuple):
+    """A share of 1, in words too, and the ends of its interval where they are known."""
+
+    name: str
+    share: float
+    text: str
+    interval: tuple[float, float] | None = None
+
+
+class Probe(NamedTuple):
+    """One probe's results. ``note`` says on what; ``stale`` that it was of another step than the report."""
+
+    name: str
+    bars: list[Bar]
+    note: str
+    stale: bool
+
+
+class Cell(NamedTuple):
+    """Images of a class taken for another: how many, and their share of the class."""
+
+    images: int
+    share: float
+
+
+class Confusion(NamedTuple):
+    """A row a true class, as a ``table``, or as a ``matrix`` of pixels where there are many; and the most frequent ``pairs``."""
+
+    probe: str
+    classes: list[str]
+    table: list[list[Cell]] | None
+    matrix: Picture | None
+    pairs: list[tuple[str, str, Cell]]
+
+
+def probes(results: dict[str, Result], step: int | None) -> list[Probe]:
+    return [of_probe(name, result, step) for name, result in results.items()]
+
+
+def of_probe(name: str, result: Result, step: int | None) -> Probe:
+    bars = []
+    for key, title in BESIDE.items():
+        if isinstance(result.get(key), float):
+            interval = result.get("interval") if key == "top1" else None
+            bars.append(Bar(title, result[key], top1(result) if key == "top1" else f"{result[key]:.2%}", interval))
+    if isinstance(result.get("top5"), float):
+        bars.insert(1, Bar("this encoder, top-5", result["top5"], f"{result['top5']:.2%}"))
+    for fraction, value in (result.get("fractions") or {}).items():
+        if isinstance(value, float):
+            bars.append(Bar(f"with {100 * float(fraction):.4g} % of the labels", value, f"{value:.2%}"))
+    tested = f"{result['n_test']:,} test images" if "n_test" in result else "its test images"
+    note = f"top-1 on all {tested} of {Path(str(result.get('data', ''))).name or 'its data'}, step {result.get('step', '?'):,}"
+    return Probe(NAMES.get(name, name), bars, note, step is not None and result.get("step") != step)
+
+
+def confusion(results: dict[str, Result]) -> Confusion | None:
+    """Of the first probe that recorded one."""
+    for name, result in results.items():
+        counts, classes = result.get("confusion"), result.get("classes")
+        if counts and classes and len(classes) == len(counts):
+            cells = [[Cell(count, count / max(1, sum(row))) for count in row] for row in counts]
+            few, pairs = len(classes) <= SMALL, worst_pairs(cells, classes)
+            return Confusion(NAMES.get(name, name), classes, cells if few else None, None if few else matrix(cells), pairs)
+    return None
+
+
+def matrix(cells: list[list[Cell]]) -> Picture:
+    """Shares as brightness, a square of pixels each; the root of a share, so that the small ones are seen."""
+    shares = np.sqrt([[cell.share for cell in row] for row in cells])
+    pixels = (mpl.colormaps["magma"](shares)[..., :3] * 255).astype(np.uint8)
+    zoom = max(1, MATRIX // len(cells))
+    return picture(pixels.repeat(zoom, 0).repeat(zoom, 1), f"confusion of {len(cells)} classes, a row a true class")
+
+
+def worst_pairs(cells: list[list[Cell]], classes: list[str]) -> list[tuple[str, str, Cell]]:
+    """(truth, taken for, how often), the most frequent first."""
+    pairs = [
+        (classes[i], classes[j], cell) for i, row in enumerate(cells) for j, cell in enumerate(row) if i != j and cell.images
+    ]
+    return sorted(pairs, key=lambda pair: (-pair[2].share, pair[:2]))[:PAIRS]
+
+
+def per_class(results: dict[str, Result]) -> tuple[str, list[Bar], str] | None:
+    """The probe, accuracies of the classes from the best to the worst, and which classes: the ends where there are many."""
+    for name, result in results.items():
+        found, classes = result.get("per_class"), result.get("classes")
+        if found and classes and len(found) == len(classes):
+            known = [(title, share) for title, share in zip(classes, found, strict=True) if share is not None]
+            bars = [Bar(title, share, f"{share:.1%}") for title, share in sorted(known, key=lambda each: -each[1])]
+            if len(bars) <= 2 * ENDS:
+                return NAMES.get(name, name), bars, "each class"
+            return NAMES.get(name, name), bars[:ENDS] + bars[-ENDS:], f"the {ENDS} best and the {ENDS} worst classes"
+    return None

@@ -1,0 +1,63 @@
+"""How a run's mixture divides images into parts, and how well that fits masks where it was measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from engine.checkpoint import Checkpoint
+from evaluation.receptive import FIELDS
+from evaluation.report.eye import Eye
+from evaluation.report.pictures import SIDE, Picture, picture, thumbnails
+from evaluation.report.sample import Part, names_of
+from evaluation.segment import lay_out, seer
+from evaluation.segment_figure import blend, palette
+from evaluation.segmenters import mixture_posterior
+from shards.manifest import Manifest
+
+SHOWN, BANK = 12, 256  # images on the page; training images whose locations are the negatives
+
+
+class Segments(NamedTuple):
+    """Pairs of an image and its parts, and the colours of the components as CSS."""
+
+    images: list[tuple[str, Picture, Picture]]
+    colours: list[str]
+    scores: dict[str, dict[str, float | None]]
+
+
+def segments(eye: Eye, saved: Checkpoint, gallery: Part, queries: Part, manifest: Manifest, run: Path) -> Segments:
+    """Of the first images of ``queries``, with images of ``gallery`` as negatives."""
+    settings = saved.config["settings"]
+    see = seer(saved, eye.recipe, eye.precision, eye.device)
+    shown, bank = queries.take(np.arange(min(SHOWN, len(queries.rows)))), gallery.take(np.arange(min(BANK, len(gallery.rows))))
+    seen, others = (see(next(iter(eye.centred(part)))) for part in (shown, bank))
+    maps = mixture_posterior(seen, others.targets, settings["batch"], settings["clip"], settings["mixture_alpha"])
+    parts = blend(lay_out(maps, seen, FIELDS[settings["encoder"]["size"]]))
+    images = []
+    for name, image, part in zip(names_of(shown, manifest), thumbnails(shown, eye.recipe), parts, strict=True):
+        what = name or "image"
+        coloured = picture(enlarged(part), f"parts of this {what}, a colour each")
+        images.append((name, picture(image, what), coloured))
+    colours = [f"rgb({','.join(str(round(255 * level)) for level in colour)})" for colour in palette(maps.shape[1])]
+    return Segments(images, colours, measured(run))
+
+
+def enlarged(part: Tensor) -> np.ndarray:
+    """Of (s, s, 3) in 0..1: (SIDE, SIDE, 3) uint8."""
+    pixels = (part * 255).round().to(torch.uint8).numpy()
+    return np.asarray(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+
+
+def measured(run: Path) -> dict[str, dict[str, Any]]:
+    """Scores by method of ``eval-segment.json``; none where `eval.py --segment` has not been run."""
+    try:
+        return dict(json.loads((run / "eval-segment.json").read_text())["methods"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

@@ -1,0 +1,206 @@
+"""The report, as text and in a browser: all kinds of data, and runs that have come more or less far."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from engine import checkpoint
+from errors import UsageError
+from evaluation.report.chart import Line, chart, ticks
+from evaluation.report.neighbours import look_up, votes
+from evaluation.report.probes import confusion
+from evaluation.report.write import write_report
+from tests import browser
+from tests.conftest import build
+from tests.evaluation.made_run import make_run, result
+
+CPU = torch.device("cpu")
+LIMIT = 15e6  # bytes of a page
+
+
+def page_of(run, data=None):
+    text = write_report(run, data, CPU).read_text()
+    assert len(text.encode()) < LIMIT
+    assert not re.search(r"(?:src|href)=[\"'](?!data:|#)", text)
+    return text
+
+
+def sections(text):
+    return re.findall(r'<section id="(\w+)"', text)
+
+
+def folder(tmp_path, sizes, classes, *options):
+    """Shards of noise, an image of each size in turn."""
+    rng, root = np.random.default_rng(0), tmp_path / "images"
+    for number, (width, height) in enumerate(sizes):
+        place = root / f"class {number % classes:04}"
+        place.mkdir(parents=True, exist_ok=True)
+        coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8))
+        coarse.resize((width, height)).save(place / f"{number}.jpg")
+    build("folder", "--src", str(root), "--out", str(tmp_path / "set"), "--workers", "1", *options)
+    return tmp_path / "set"
+
+
+@pytest.fixture(scope="module")
+def whole(photo_set, tmp_path_factory):
+    """A finished run of two classes with a mixture and two probes, and its page."""
+    run = make_run(tmp_path_factory.mktemp("runs") / "whole", photo_set, 2, mixture=2)
+    (run / "eval-linear.json").write_text(json.dumps(result("linear", ["cats", "dogs"])))
+    (run / "eval-knn.json").write_text(json.dumps(result("knn", ["cats", "dogs"], step=50)))
+    return run, page_of(run)
+
+
+def test_a_finished_run_has_every_section(whole):
+    _, text = whole
+    assert sections(text) == ["run", "curves", "probes", "pairs", "neighbours", "map", "scores", "segments", "slowest"]
+    for words in (
+        "70.00% (65.0–74.0)",
+        "not the weights of this report",
+        "96 train, 24 val; 2 classes",
+        "bfloat16",
+        "cats taken for dogs",
+    ):
+        assert words in text
+    assert "× median compute" in text
+    assert ">41–60</td>" in text  # the stretch that was slow
+    assert all(re.search(r'alt="[^"]+"', tag) for tag in re.findall(r"<img [^>]*>", text))
+
+
+def test_a_run_that_has_just_begun(photo_set, tmp_path):
+    text = page_of(make_run(tmp_path / "young", photo_set, 2, saved=False, rows=False))
+    assert sections(text) == ["run", "probes", "pairs"]
+    assert "no checkpoint yet" in text
+    assert "Nothing has been logged" in text
+
+
+def test_a_run_whose_images_are_gone_or_were_never_there(photo_set, tmp_path):
+    run = make_run(tmp_path / "moved", tmp_path / "gone", 2)
+    assert sections(page_of(run)) == ["run", "curves", "probes", "slowest"]
+    assert "neighbours" in sections(page_of(run, str(photo_set)))
+    with pytest.raises(UsageError, match="nowhere"):
+        write_report(run, str(tmp_path / "nowhere"), CPU)
+    with pytest.raises(UsageError, match="no run here"):
+        write_report(tmp_path, None, CPU)
+
+
+def test_no_labels_and_one_split(photos, tmp_path):
+    build("folder", "--src", str(photos), "--out", str(tmp_path / "bare"), "--unlabeled", "--workers", "1")
+    text = page_of(make_run(tmp_path / "run", tmp_path / "bare", 0))
+    assert {"neighbours", "map", "scores"} <= set(sections(text))
+    assert "no classes" in text
+    assert "The vote" not in text
+    assert "Online probes" not in text
+
+
+def test_few_large_images(tmp_path):
+    data = folder(tmp_path, [(1500, 2000), (2400, 900)] * 4, 2, "--size", "0", "--val", "0.4")
+    assert {"neighbours", "map", "scores"} <= set(sections(page_of(make_run(tmp_path / "run", data, 2))))
+
+
+def test_a_thousand_classes_of_tiny_images(tmp_path):
+    data = folder(tmp_path, [(12, 9)] * 2000, 1000, "--val", "0.5")
+    run = make_run(tmp_path / "run", data, 1000)
+    classes = [f"class {number:04}" for number in range(1000)]
+    (run / "eval-linear.json").write_text(json.dumps(result("linear", classes, table=False)))
+    text = page_of(run)
+    assert "Of 1,000 classes, 10 are shown" in text
+    assert "What is taken for what" not in text
+
+
+def test_features_that_are_not_numbers_are_not_shown(photo_set, tmp_path):
+    run = make_run(tmp_path / "run", photo_set, 2)
+    saved = checkpoint.load(run / "checkpoints" / "step-100")
+    broken = {
+        name: torch.full_like(each, torch.nan) if name == "encoder.to_7.0.0.bias" else each
+        for name, each in saved.weights.items()
+    }
+    checkpoint.save(run / "checkpoints", 100, broken, saved.trainer, saved.config)
+    assert "not finite" in page_of(run)
+
+
+def test_neighbours_and_their_votes():
+    gallery = torch.tensor([[1.0, 0.0], [0.9, 0.1], [-1.0, 0.2], [-0.8, -0.4]])
+    nearest, cosine = look_up(gallery, torch.tensor([[0.95, 0.04]]))
+    assert set(nearest[0, :2].tolist()) == {0, 1}
+    assert (np.diff(cosine) <= 0).all()
+    labels = np.array([[1, 0, 0], [2, 1, -1], [-1, -1, -1]])
+    assert votes(labels, np.array([[0.9, 0.8, 0.7]] * 3)).tolist() == [0, 2, -1]
+
+
+def test_confusions_are_of_the_true_class():
+    found = confusion({"linear": {"confusion": [[8, 2], [0, 5]], "classes": ["a", "b"]}})
+    assert found.pairs == [("a", "b", (2, 0.2))]
+
+
+def test_many_classes_are_a_matrix():
+    counts = np.eye(100, dtype=int) * 9
+    counts[3, 4] = 1
+    found = confusion({"linear": {"confusion": counts.tolist(), "classes": [str(n) for n in range(100)]}})
+    assert found.table is None
+    assert (found.matrix.width, found.matrix.height) == (600, 600)
+    assert found.pairs == [("3", "4", (1, 0.1))]
+
+
+def test_ticks_are_round_and_inside():
+    for low, high in ((0, 1), (-3.2, 17), (1e-5, 4e-5), (900, 123456)):
+        found = ticks(low, high)
+        assert 2 <= len(found) <= 8
+        assert all(low - 1e-9 <= value <= high + 1e-9 for value in found)
+
+
+def test_a_chart_survives_one_point_and_what_is_not_finite():
+    svg = chart("t", [Line("a", [1], [2.0]), Line("b", [1, 2, 3], [1.0, float("nan"), 2.0])], "step", "<nats>", "").svg
+    assert "nan" not in svg.replace("nats", "")
+    assert "&lt;nats&gt;" in svg
+
+
+@pytest.mark.skipif(browser.missing() is not None, reason=str(browser.missing()))
+def test_in_a_browser(whole, tmp_path):
+    run, _ = whole
+    with browser.browser(tmp_path / "profile") as driver:
+        browser.look(driver, 1280, 900, "light")
+        driver.get((run / "report.html").as_uri())
+        assert browser.requests(driver) == [(run / "report.html").as_uri()]
+        assert driver.execute_script("return [...document.images].filter(i => i.complete && i.naturalWidth > 0).length") > 100
+        assert driver.execute_script("return [...document.images].filter(i => !i.naturalWidth).map(i => i.alt)") == []
+        check_hover(driver)
+        paper = "return getComputedStyle(document.body).backgroundColor"
+        light = driver.execute_script(paper), browser.shoot(driver, tmp_path / "light.png")
+        browser.look(driver, 1280, 900, "dark")
+        dark = driver.execute_script(paper), browser.shoot(driver, tmp_path / "dark.png")
+        brightness = [np.asarray(Image.open(path).convert("L")).mean() for _, path in (light, dark)]
+        assert light[0] != dark[0]
+        assert brightness[0] > brightness[1] + 80
+        for width in (390, 320):
+            browser.look(driver, width, 844, "dark")
+            assert driver.execute_script("return document.documentElement.scrollWidth") == width
+        assert driver.get_log("browser") == []
+
+
+def check_hover(driver):
+    """Dots show their thumbnails where the sheet has them; a class can be picked out."""
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.by import By
+
+    tip = driver.find_element(By.ID, "tip")
+    assert not tip.is_displayed()
+    dots = driver.find_elements(By.CSS_SELECTOR, ".map circle")
+    assert len(dots) == 24
+    driver.execute_script("document.querySelector('#map').scrollIntoView({behavior: 'instant'})")
+    ActionChains(driver).move_to_element(dots[7]).perform()
+    assert tip.is_displayed()
+    assert tip.text in ("cats", "dogs")
+    image, box = tip.find_element(By.TAG_NAME, "img"), tip.find_element(By.TAG_NAME, "div").rect
+    shown = driver.execute_script(
+        "return [...document.querySelectorAll('.map circle')].findIndex(d => d.classList.contains('on'))"
+    )
+    assert box["x"] - image.rect["x"] == pytest.approx(96 * (shown % 40), abs=2)
+    ActionChains(driver).move_to_element(driver.find_element(By.TAG_NAME, "h1")).perform()
+    assert not tip.is_displayed()
+    driver.execute_script("document.querySelector('.key button').click()")
+    dim = driver.execute_script("return document.querySelectorAll('.map circle.dim').length")
+    assert 0 < dim < 24
