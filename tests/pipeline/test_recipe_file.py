@@ -74,6 +74,12 @@ def test_a_run_keeps_its_recipe(recipe):
     assert recipe_of(config) == recipe
 
 
+@pytest.mark.parametrize("recipe", [STL64, CIFAR32])
+def test_a_run_that_is_older_than_some_fields_keeps_its_recipe(recipe):
+    views = {name: value for name, value in as_fields(recipe).items() if name not in ("policy", "lighting")}
+    assert recipe_of({"views": views}) == recipe
+
+
 def test_a_run_without_its_own_record_has_the_recipe_of_its_name():
     assert recipe_of({"settings": {"recipe": "stl64"}}) == STL64
 
