@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -90,9 +91,16 @@ def bars(axes: plt.Axes, found: list[Record], probes: list[str]) -> None:
     for number, each in enumerate(found):
         for place, probe in enumerate(probes):
             if result := each.results.get(probe):
-                low, high = result.get("interval") or (result["top1"], result["top1"])
-                spread = [[100 * max(0.0, result["top1"] - low)], [100 * max(0.0, high - result["top1"])]]
                 left = place + (number - (len(found) - 1) / 2) * width
-                axes.bar(left, 100 * result["top1"], width, yerr=spread, color=f"C{number % 10}", capsize=3)
-    axes.set(title="Probes on the whole test split, 95 % intervals", ylabel="top-1, %")
-    axes.set_xticks(range(len(probes)), [NAMES.get(probe, probe) for probe in probes])
+                axes.bar(left, 100 * result["top1"], width, yerr=reach(result), color=f"C{number % 10}", capsize=3)
+    known = any(result.get("interval") for each in found for result in each.results.values())
+    axes.set(title="Probes on the test split" + ", 95 % intervals" * known, ylabel="top-1, %", xlim=(-0.5, len(probes) - 0.5))
+    axes.set_xticks(range(len(probes)), [NAMES.get(probe, probe).replace("nearest ", "nearest\n") for probe in probes])
+
+
+def reach(result: dict[str, Any]) -> list[list[float]] | None:
+    """How far the interval goes below and above the accuracy, in per cent; None where it is not known."""
+    if not result.get("interval"):
+        return None
+    low, high = result["interval"]
+    return [[100 * max(0.0, result["top1"] - low)], [100 * max(0.0, high - result["top1"])]]

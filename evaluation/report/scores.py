@@ -65,7 +65,7 @@ def score_maps(eye: Eye, part: Part, manifest: Manifest, settings: dict[str, Any
     clip = settings["clip"]
     some = part.take(np.arange(min(COMPARED, len(part.rows))))
     draws = list(draw_views(eye.recipe, some.store.sizes[some.rows], seed, 0, 0))
-    first, second = (eye.encode(x) for x in next(eye.drawn(some, [some.rows], [draws], eye.recipe)))
+    ((first, second),) = [[eye.encode(x) for x in pair] for pair in eye.drawn(some, [some.rows], [draws], eye.recipe)]
     few = some.take(np.arange(min(SHOWN, len(some.rows))))
     views = render(few.store, few.rows, at_size(eye.recipe, SIDE), [sliced(view, slice(len(few.rows))) for view in draws])
     field = FIELDS[eye.encoder.config.size]

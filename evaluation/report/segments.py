@@ -37,7 +37,7 @@ def segments(eye: Eye, saved: Checkpoint, gallery: Part, queries: Part, manifest
     settings = saved.config["settings"]
     see = seer(saved, eye.recipe, eye.precision, eye.device)
     shown, bank = queries.take(np.arange(min(SHOWN, len(queries.rows)))), gallery.take(np.arange(min(BANK, len(gallery.rows))))
-    seen, others = (see(next(iter(eye.centred(part)))) for part in (shown, bank))
+    (seen,), (others,) = ([see(x) for x in eye.centred(part)] for part in (shown, bank))
     maps = mixture_posterior(seen, others.targets, settings["batch"], settings["clip"], settings["mixture_alpha"])
     parts = blend(lay_out(maps, seen, FIELDS[settings["encoder"]["size"]]))
     images = []
