@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, repeat
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from engine.precision import Precision
 from evaluation.export import encoder_of
 from evaluation.report.sample import Part
 from model.encoder import Encoder, Features
-from pipeline.backends import Job, choose, cores, make_views
+from pipeline.backends import choose, cores, job_of, make_views
 from pipeline.draws import Draws, centre_view
 from pipeline.recipe_file import recipe_of
 from pipeline.recipes import Recipe
@@ -61,13 +60,10 @@ class Eye:
     def drawn(
         self, part: Part, batches: Sequence[np.ndarray], draws: Sequence[list[Draws]], recipe: Recipe
     ) -> Iterator[list[Tensor]]:
-        """The views that ``draws`` say, for each batch of rows of the part's store."""
-        order = chain(range(len(batches)), repeat(0))  # a few more are asked for than are taken: any will do
-        jobs = (Job([part.store.encoded(row) for row in batches[i]], draws[i]) for i in order)
+        """The views that ``draws`` say of each batch of rows of the part's store, good until the next are asked for."""
+        jobs = (job_of(part.store, rows, views) for rows, views in zip(batches, draws, strict=True))
         how, count, most = choose("auto", self.device), len(draws[0]), max(map(len, batches))
-        made = make_views(jobs, recipe, count, most, self.device, how, cores(), part.store.root)
-        for _ in batches:
-            yield next(made)
+        return make_views(jobs, recipe, count, most, self.device, how, cores(), part.store.root)
 
 
 def open_eye(saved: Checkpoint, device: torch.device) -> Eye:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evaluation.features import standardise
 from evaluation.report.pictures import Picture, picture, thumbnails
 from evaluation.report.sample import Part, names_of
 from pipeline.recipes import Recipe
@@ -76,9 +76,15 @@ def neighbours(
 
 def look_up(gallery: Tensor, queries: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the K nearest in the gallery, and their cosines, of features standardised as probes do: both (q, K)."""
-    x, y = (F.normalize(each) for each in standardise(gallery, queries))
+    x, y = (F.normalize(standardised(each, gallery)) for each in (gallery, queries))
     cosine, nearest = (y @ x.T).topk(min(K, len(gallery)))
     return nearest.numpy(), cosine.numpy()
+
+
+def standardised(x: Tensor, by: Tensor) -> Tensor:
+    """Features (q, R) less the mean of others, (n, R), by their standard deviation; those that never vary become zero."""
+    spread, mean = torch.std_mean(by, 0, correction=0)
+    return torch.where(spread > 1e-6, (x - mean) / spread.clamp(min=1e-6), 0.0)
 
 
 def votes(labels: np.ndarray, cosine: np.ndarray) -> np.ndarray:

@@ -12,8 +12,8 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from torch import Tensor
 
-from evaluation.features import standardise
 from evaluation.report.eye import Eye
+from evaluation.report.neighbours import standardised
 from evaluation.report.pictures import Picture, picture, thumbnails, tiled
 from evaluation.report.sample import Part, names_of
 from shards.manifest import Manifest
@@ -74,7 +74,7 @@ def choose(queries: Part, seed: int) -> Part:
 
 def flatten(r1: Tensor, seed: int) -> tuple[np.ndarray, str]:
     """Places (n, 2) inside the drawing, and how they were found, of r1 (n, R)."""
-    x = standardise(r1)[0].numpy()
+    x = standardised(r1, r1).numpy()
     linear = PCA(min(LINEAR, *x.shape), random_state=seed).fit_transform(x)
     if len(x) < FEWEST:
         return fit(linear[:, :2]), "principal components"
