@@ -22,7 +22,7 @@ from evaluation.masks import SIDE, read_masks
 from evaluation.receptive import FIELDS, pool, upsample
 from pipeline import RECIPES
 
-SETTINGS = ["0", "4,join,1", "4,replace,1", "3,replace,0.3", "2,replace,1", "2,replace,0.3"]
+SETTINGS = ["0", "4,join,1", "4,replace,1", "3,replace,0.3", "2,replace,1", "2,join,0.3", "2,replace,0.3"]
 METRICS = ("iou_best", "iou_fixed", "ari")
 
 
