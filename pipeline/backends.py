@@ -34,7 +34,7 @@ class Job(NamedTuple):
 
 def job_of(store: Store, samples: np.ndarray, draws: list[Draws]) -> Job:
     """A batch of samples (B,) of a store."""
-    return Job([store.encoded(i) for i in samples], draws, lambda i, what: store.broken(samples[i], what))
+    return Job(store.batch(samples), draws, lambda i, what: store.broken(samples[i], what))
 
 
 def choose(pixels: str, device: torch.device) -> str:

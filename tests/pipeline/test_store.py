@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -35,6 +36,35 @@ def test_every_image_of_a_good_set_passes(shapes, photo_set):
     for root in (shapes, photo_set):
         store = opened(root)
         assert all(len(store.encoded(sample)) for sample in range(len(store)))
+
+
+def test_a_batch_is_its_images_and_the_disk_is_told_of_all_before_the_first_is_read(shapes, monkeypatch):
+    store, calls = opened(shapes), []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, *place_and_advice: calls.append(place_and_advice))
+    samples = np.array([7, 3, 20])
+    monkeypatch.setattr(store, "encoded", lambda sample: calls.append(sample) or Store.encoded(store, sample))
+    found = store.batch(samples)
+    places = [(store.offset[sample], store.length[sample], os.POSIX_FADV_WILLNEED) for sample in samples]
+    assert calls == [*places, 7, 3, 20]
+    assert all(np.array_equal(image, Store.encoded(store, sample)) for image, sample in zip(found, samples, strict=True))
+
+
+def test_two_threads_read_what_one_does(photo_set, monkeypatch):
+    """While each closes the files that the other has used."""
+    monkeypatch.setattr("pipeline.shard_set.OPEN", 1)
+    store = both_splits(photo_set)
+    whole = [image.tobytes() for image in store.batch(range(len(store)))]
+
+    def read(seed):
+        samples = np.random.default_rng(seed).permutation(np.arange(len(store)).repeat(5))
+        return all(store.encoded(sample).tobytes() == whole[sample] for sample in samples)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(read, range(4)))
+
+
+def both_splits(root):
+    return Store(root, ["train", "val"])
 
 
 @pytest.mark.parametrize("name", ["shapes", "photo_set"])
