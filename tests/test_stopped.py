@@ -2,7 +2,9 @@
 
 import os
 import random
+import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -188,6 +190,24 @@ def test_a_disk_that_is_full_at_the_end(photo_set, tmp_path):
     assert "step-45: cannot be written" in errors
     assert "Traceback" not in errors
     assert final(tmp_path / "runs" / "cut").path.name == "step-25"
+
+
+def test_a_shard_that_is_cut_short_under_a_run(undisturbed, photo_set, tmp_path):
+    """One line with shard and key; what was saved is good, and once the shard is mended the run goes on from it."""
+    data = shutil.copytree(photo_set, tmp_path / "set")
+    process = start(data, tmp_path, "--save-every", "5", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    in_hand(process, "saved step 5:")
+    shard = data / "train-00000.tar"
+    whole = shard.read_bytes()
+    os.truncate(shard, len(whole) // 2)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    (line,) = errors.splitlines()
+    assert re.search(rf"{shard}: the image of sample \d+ is cut short; .*`python -m shards verify {data}`", line)
+    assert final(tmp_path / "runs" / "cut").trainer["step"] % 5 == 0
+    shard.write_bytes(whole)
+    train(data, "cut", *STEPS, cwd=tmp_path)
+    assert same_weights(tmp_path / "runs" / "cut", undisturbed(1))
 
 
 @pytest.mark.parametrize("ranks", RANKS)
