@@ -97,14 +97,15 @@ def mix(labels: np.ndarray) -> tuple[float, float, float]:
 @contextmanager
 def shards_to_read(data: Path | None, gib: float) -> Iterator[Store]:
     if data is not None:
-        yield Store(data, manifests.load(data), ["train"])
+        yield Store(data, ["train"])
         return
     with tempfile.TemporaryDirectory(dir=".") as scratch:
-        yield random_shards(Path(scratch), max(2 * WINDOW, int(gib * 2**30 / SHARD_BYTES)))
+        write_random(Path(scratch), max(2 * WINDOW, int(gib * 2**30 / SHARD_BYTES)))
+        yield Store(Path(scratch), ["train"])
 
 
-def random_shards(root: Path, count: int) -> Store:
-    """Shards that hold random bytes where images would be, the same in each."""
+def write_random(root: Path, count: int) -> None:
+    """A set whose shards hold random bytes where images would be, the same in each."""
     data = np.random.default_rng(0).bytes(SHARD_BYTES)
     per_shard = SHARD_BYTES // IMAGE
     rows = np.zeros(per_shard, INDEX_DTYPE)
@@ -118,7 +119,7 @@ def random_shards(root: Path, count: int) -> Store:
         np.save((root / file).with_suffix(".npy"), rows)
     shards = tuple(Shard(file, per_shard, SHARD_BYTES, "") for file in files)
     splits = {"train": Split(count * per_shard, 0, shards)}
-    return Store(root, Manifest("random", (), (0.5,) * 3, (0.25,) * 3, splits, {}, {}), ["train"])
+    manifests.save(Manifest("random", (), (0.5,) * 3, (0.25,) * 3, splits, {}, {}), root)
 
 
 def show_reads(store: Store, turns: int) -> None:
@@ -136,7 +137,7 @@ def show_reads(store: Store, turns: int) -> None:
         for name, (order, batch) in ways.items():
             taken[name].append(read(store, order[:READS], batch))
     total, shown = store.length.sum() / 2**30, min(READS, count)
-    print(f"\nreading {shown:,} of {count:,} images, {total:.1f} GiB in {len(store.files)} shards; medians of {turns}")
+    print(f"\nreading {shown:,} of {count:,} images, {total:.1f} GiB in {len(store.shards)} shards; medians of {turns}")
     print(f"{'':46}{'images/s':>10}{'MB/s':>8}{'from disk':>11}{'shards in 1,000':>17}")
     for name, (order, _) in ways.items():
         seconds, disk = (statistics.median(column) for column in zip(*taken[name], strict=True))
@@ -147,8 +148,8 @@ def show_reads(store: Store, turns: int) -> None:
 
 def read(store: Store, rows: np.ndarray, batch: int) -> tuple[float, float]:
     """Seconds, and bytes that came from the disk, of reading images that no cache of this machine holds."""
-    for shard in range(len(store.files)):
-        os.posix_fadvise(store.opened(shard).fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    for shard in store.shards:
+        os.posix_fadvise(store.set.open(shard).fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     before, start = from_disk(), time.perf_counter()
     for k in range(0, len(rows), batch):
         store.batch(rows[k : k + batch]) if batch > 1 else store.encoded(rows[k])

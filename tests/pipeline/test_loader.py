@@ -1,14 +1,6 @@
-"""The loader on real shards: what it delivers, how it resumes, and how it shares a batch among ranks."""
+"""The loader on real shards: what it delivers, and what it refuses."""
 
-import shutil
-import signal
-import subprocess
-import sys
-import threading
-import zlib
 from dataclasses import replace
-from itertools import islice
-from time import sleep
 
 import numpy as np
 import pytest
@@ -16,34 +8,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from errors import UsageError, UserError
+from errors import UsageError
 from pipeline import EvalLoader, TwoViewLoader
-from pipeline.recipes import CIFAR32, IMAGENET128, STL64
-from shards.index import key_of
-from tests.pipeline.test_ahead import wait_until
-
-RECIPE = replace(STL64, size=32, resize=36)
-GRAPH = replace(RECIPE, color="fused")  # for DALI: exact colours make a graph that takes five times as long to build
-
-
-def loader(root, **options):
-    recipe = GRAPH if options.get("pixels") == "dali" else RECIPE
-    return TwoViewLoader(root, ["train"], **({"recipe": recipe, "batch": 16, "seed": 5, "threads": 1} | options))
-
-
-def take(source, count):
-    """The next batches, across epochs."""
-    batches = []
-    while len(batches) < count:
-        for views in source:
-            batches.append(views)
-            if len(batches) == count:
-                break
-    return batches
-
-
-def equal(a, b):
-    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+from pipeline.recipes import CIFAR32, IMAGENET128
+from tests.pipeline.loaders import RECIPE, loader
 
 
 def test_batches_are_channels_last_normalised_float(photo_set):
@@ -130,88 +98,6 @@ def test_each_sample_at_most_once_an_epoch_and_labels_follow(photo_set):
     assert labels.tolist() == expected.tolist()
 
 
-def test_same_seed_same_batches_another_seed_others(photo_set):
-    first, again, other = (take(loader(photo_set, seed=seed), 3) for seed in (1, 1, 2))
-    assert all(equal(a, b) for a, b in zip(first, again, strict=True))
-    assert not torch.equal(first[0].x1, other[0].x1)
-
-
-@pytest.fixture(scope="module")
-def whole(photo_set):
-    """By back-end: 14 batches, which are 6 of an epoch, 6 of the next and 2; nothing is made ahead of them."""
-    made = {}
-
-    def find(pixels):
-        if pixels not in made:
-            made[pixels] = [copied(views) for views in take(loader(photo_set, pixels=pixels, prefetch=0), 14)]
-        return made[pixels]
-
-    return find
-
-
-def copied(views):
-    return [part.clone() for part in views]
-
-
-def same(batches, expected):
-    return len(batches) == len(expected) and all(equal(a, b) for a, b in zip(batches, expected, strict=True))
-
-
-@pytest.mark.parametrize(("prefetch", "threads"), [(1, 2), (2, 1), (3, 3), (4, 2)])
-def test_how_far_ahead_and_by_how_many_threads_changes_no_bit(photo_set, whole, prefetch, threads):
-    assert same(take(loader(photo_set, prefetch=prefetch, threads=threads), 14), whole("torch"))
-
-
-@pytest.mark.parametrize("pixels", ["dali", "torch"])
-@pytest.mark.parametrize(("done", "prefetch", "threads"), [(1, 1, 2), (5, 2, 3), (6, 3, 1), (9, 4, 2)])
-def test_resume_continues_bit_for_bit(photo_set, whole, done, pixels, prefetch, threads):
-    """Within an epoch, at its end, and in the next one. An epoch is 6 batches."""
-    started = loader(photo_set, pixels=pixels, threads=threads, prefetch=prefetch)
-    assert same(take(started, done), whole(pixels)[:done])
-    resumed = loader(photo_set, pixels=pixels, threads=threads, prefetch=prefetch)
-    resumed.load_state_dict(started.state_dict())
-    assert same(take(resumed, 14 - done), whole(pixels)[done:])
-
-
-def test_the_state_after_any_step_is_continued_by_any_ranks(photo_set, whole):
-    """One loader is stopped after each step, whatever it has made ahead; others go on from there, in parts."""
-    started = loader(photo_set, prefetch=2)
-    for done, views in enumerate(islice(endless(started), 12), 1):
-        assert equal(views, whole("torch")[done - 1])
-        world, prefetch = (1, 2, 4)[done % 3], 1 + done % 4
-        parts = [loader(photo_set, rank=rank, world=world, prefetch=prefetch, threads=1 + done % 2) for rank in range(world)]
-        for part in parts:
-            part.load_state_dict(started.state_dict())
-        assert same(joined(parts, 2), whole("torch")[done : done + 2])
-
-
-def endless(source):
-    while True:
-        yield from source
-
-
-def joined(ranks, count):
-    """The next batches, of all ranks together."""
-    parts = [take(source, count) for source in ranks]
-    return [[torch.cat([part[step][k] for part in parts]) for k in range(3)] for step in range(count)]
-
-
-@pytest.mark.parametrize("pixels", ["dali", "torch"])
-@pytest.mark.parametrize("prefetch", [0, 1, 4])
-def test_a_batch_is_good_until_the_next_is_asked_for(photo_set, whole, pixels, prefetch):
-    """Also once those ahead of it are made, which take some milliseconds each."""
-    for views, expected in zip(loader(photo_set, pixels=pixels, prefetch=prefetch), whole(pixels), strict=False):
-        sleep(0.03)
-        assert equal(views, expected)
-
-
-@pytest.mark.parametrize(("pixels", "world"), [("torch", 2), ("torch", 4), ("dali", 4)])
-def test_one_rank_and_several_see_the_same_views(photo_set, pixels, world):
-    """Batches of 32: four ranks take 8 each."""
-    one = [copied(views) for views in take(loader(photo_set, batch=32, pixels=pixels), 4)]
-    assert same(joined([loader(photo_set, batch=32, pixels=pixels, rank=rank, world=world) for rank in range(world)], 4), one)
-
-
 def test_a_state_of_other_data_or_options_is_refused(photo_set):
     state = loader(photo_set).state_dict()
     with pytest.raises(UsageError, match="seed"):
@@ -242,137 +128,9 @@ def test_a_split_that_is_named_twice_is_refused(photo_set):
         TwoViewLoader(photo_set, ["train", "val", "train"], RECIPE, 4)
 
 
-RESUME = """
-import sys, torch
-from pathlib import Path
-from tests.pipeline.test_loader import endless, joined, loader
-for pixels in ("dali", "torch"):
-    ranks = [loader(Path(sys.argv[1]), pixels=pixels, rank=rank, world=2, prefetch=3, threads=2) for rank in range(2)]
-    for source in ranks:
-        source.load_state_dict(torch.load(f"{sys.argv[2]}/{pixels}"))
-    torch.save(joined(ranks, 5), f"{sys.argv[2]}/{pixels}-batches")
-print("saved", flush=True)
-for _ in endless(ranks[0]):
-    pass
-"""
-
-
-def test_another_process_with_more_ranks_continues_bit_for_bit_until_ctrl_c(photo_set, whole, tmp_path):
-    for pixels in ("dali", "torch"):
-        started = loader(photo_set, pixels=pixels)
-        take(started, 4)
-        torch.save(started.state_dict(), tmp_path / pixels)
-    command = [sys.executable, "-c", RESUME, str(photo_set), str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "saved\n", process.communicate()[1]
-    for pixels in ("dali", "torch"):
-        assert same(torch.load(tmp_path / f"{pixels}-batches"), whole(pixels)[4:9])
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGINT
-    assert errors.splitlines()[-1] == "KeyboardInterrupt"
-
-
 def test_an_unknown_split_is_named(photo_set):
     with pytest.raises(UsageError, match="no split 'test'"):
         TwoViewLoader(photo_set, ["test"], RECIPE, 4)
-
-
-@pytest.fixture
-def copy(photo_set, tmp_path):
-    return shutil.copytree(photo_set, tmp_path / "copy")
-
-
-def place_of(source, sample):
-    """File, offset and size of an image."""
-    file = source.root.root / source.store.shards[source.store.shard_of(sample)].file
-    return file, int(source.store.offset[sample]), int(source.store.length[sample])
-
-
-def overwrite(file, offset, data):
-    with file.open("r+b") as shard:
-        shard.seek(offset)
-        shard.write(data)
-
-
-@pytest.mark.parametrize("pixels", ["dali", "torch"])
-@pytest.mark.parametrize("prefetch", [0, 1, 4])
-def test_damage_ends_the_step_that_it_is_in_and_mended_the_loader_goes_on(copy, whole, pixels, prefetch):
-    """However far ahead it was read. One line, with shard and key."""
-    source = loader(copy, pixels=pixels, prefetch=prefetch)
-    file, offset, size = place_of(source, source.samples(0, 3)[5])
-    good = file.read_bytes()[offset : offset + size]
-    overwrite(file, offset, bytes(size))
-    batches = iter(source)
-    assert all(equal(next(batches), expected) for expected in whole(pixels)[:3])
-    with pytest.raises(
-        UserError, match=r"train-00000\.tar: the image of sample \d+ has changed .*python -m shards verify"
-    ) as caught:
-        next(batches)
-    assert "\n" not in str(caught.value)
-    assert source.state_dict()["step"] == 3
-    overwrite(file, offset, good)
-    assert same(take(source, 3), whole(pixels)[3:6])
-
-
-def make_undecodable(source, sample):
-    """As an image is that Pillow took for one, or that was damaged before it was indexed: its checksum is right."""
-    file, offset, size = place_of(source, sample)
-    overwrite(file, offset, b"garbage " * (size // 8) + b"g" * (size % 8))
-    index = np.load(file.with_suffix(".npy"))
-    row = sample - source.store.starts[source.store.shard_of(sample)]
-    index["crc"][row] = zlib.crc32(file.read_bytes()[offset : offset + size])
-    np.save(file.with_suffix(".npy"), index)
-    return key_of(file.with_suffix(".idx"), row)
-
-
-@pytest.mark.parametrize("pixels", ["dali", "torch"])
-@pytest.mark.parametrize("prefetch", [0, 2])
-def test_what_cannot_be_decoded_is_named(copy, pixels, prefetch):
-    key = make_undecodable(loader(copy), loader(copy).samples(0, 2)[5])
-    batches = iter(loader(copy, pixels=pixels, prefetch=prefetch))
-    next(batches), next(batches)
-    with pytest.raises(UserError, match=rf"the image of sample {key} cannot be decoded \(.+\); .*python -m shards verify"):
-        next(batches)
-
-
-def test_evaluation_names_what_cannot_be_decoded(copy):
-    key = make_undecodable(EvalLoader(copy, ["val"], RECIPE), 13)
-    batches = iter(EvalLoader(copy, ["val"], RECIPE, batch=10))
-    next(batches)
-    with pytest.raises(UserError, match=rf"val-00000\.tar: the image of sample {key} cannot be decoded"):
-        next(batches)
-
-
-def test_several_splits_are_one_stream(photo_set):
-    source = TwoViewLoader(photo_set, ["train", "val"], RECIPE, 20, threads=1)
-    assert len(source) == (96 + 24) // 20
-    seen = np.concatenate([source.samples(0, step) for step in range(len(source))])
-    assert sorted(seen) == list(range(120))
-    assert all((source.samples(0, step) >= 96).any() for step in range(len(source)))  # val's are mixed in
-    alone = [loader(photo_set).store, TwoViewLoader(photo_set, ["val"], RECIPE, 20).store]
-    for sample in (0, 95, 96, 119):
-        store, row = (alone[0], sample) if sample < 96 else (alone[1], sample - 96)
-        assert np.array_equal(source.store.encoded(sample), store.encoded(row))
-        assert source.store.labels[sample] == store.labels[row]
-
-
-def python_threads():
-    return {thread for thread in threading.enumerate() if thread.name.startswith(("ahead", "views"))}
-
-
-@pytest.mark.parametrize("pixels", ["dali", "torch"])
-def test_no_thread_stays_when_a_loader_is_dropped_or_starts_elsewhere(photo_set, pixels):
-    before = python_threads()
-    source = loader(photo_set, pixels=pixels, prefetch=2)
-    for _ in range(3):
-        take(source, 2)
-        first = python_threads() - before
-        source.load_state_dict(source.state_dict())
-        wait_until(lambda threads=first: not any(thread.is_alive() for thread in threads))
-    take(source, 2)
-    del source
-    wait_until(lambda: not python_threads() - before)
 
 
 def test_evaluation_reads_every_image_once_in_order(photo_set):

@@ -25,7 +25,7 @@ def small_shapes(tmp_path_factory):
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("pixels", ["dali", "torch"])
 def test_nothing_grows(small_shapes, pixels):
-    """Its short sibling looks at threads alone: tests/pipeline/test_loader.py."""
+    """Its short sibling looks at threads alone: tests/pipeline/test_stream.py."""
     command = [sys.executable, "-m", "tests.pipeline.soak", small_shapes, pixels, PARTS, BATCHES]
     result = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True)
     held = [json.loads(line) for line in result.stdout.splitlines()]
