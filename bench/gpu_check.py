@@ -5,38 +5,16 @@ Needs no set-up and no network: runs what can be imported, and lists what was sk
 
 from __future__ import annotations
 
-import importlib
 import sys
 import time
 import traceback
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-
-class Skip(Exception):
-    """A check cannot run here; its text says why."""
-
-
-def need(*modules: str) -> None:
-    for name in modules:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise Skip(f"cannot import {name} ({error})") from error
-
-
-def need_gpu() -> None:
-    need("torch")
-    import torch
-
-    if not torch.cuda.is_available():
-        raise Skip("torch sees no CUDA device")
+from bench import gpu_views
+from bench.gpu import Skip, need, need_gpu
 
 
 def device() -> str:
@@ -245,57 +223,6 @@ def waiting() -> str:
     return "bf16, fp16 and float32, as far as torch's own debug mode sees"
 
 
-def views() -> str:
-    """The GPU's DALI graph gives the CPU's views, in half precision and without a copy."""
-    need("nvidia.dali", "typer", "PIL")
-    need_gpu()
-    import torch
-
-    from pipeline import RECIPES, TwoViewLoader
-
-    with TemporaryDirectory() as folder:
-        root = shapes(Path(folder))
-        devices = (torch.device("cpu"), torch.device("cuda:0"))
-        cpu, gpu = (next(iter(TwoViewLoader(root, ["train"], RECIPES["shapes64"], 64, device=d))) for d in devices)
-    assert gpu.x1.dtype == torch.float16
-    assert gpu.x1.is_cuda
-    assert gpu.x1.is_contiguous(memory_format=torch.channels_last)
-    difference = (gpu.x1.float().cpu() - cpu.x1).abs().mean().item()
-    assert difference < 0.05, f"views differ by {difference:.3f} on average"
-    return f"views differ by {difference:.4f} of a standard deviation on average"
-
-
-def loading() -> str:
-    """Two views an image, decoded and made on the GPU."""
-    need("nvidia.dali", "typer", "PIL")
-    need_gpu()
-    import torch
-
-    from pipeline import RECIPES, TwoViewLoader
-
-    with TemporaryDirectory() as folder:
-        loader = TwoViewLoader(shapes(Path(folder)), ["train"], RECIPES["shapes64"], 256, device="cuda:0")
-        next(iter(loader))
-        torch.cuda.synchronize()
-        start, images = time.perf_counter(), 0
-        for _ in range(10):
-            for batch in loader:
-                images += len(batch.x1)
-        torch.cuda.synchronize()
-        rate = images / (time.perf_counter() - start)
-    return f"{rate:,.0f} images/s of 64 x 64 PNG"
-
-
-def shapes(folder: Path) -> Path:
-    """A small set of generated images."""
-    from shards.build import build
-    from shards.shapes import source
-
-    counts = {"train": 1024, "val": 64}
-    build(source(0, counts), folder / "shapes", seed=0, workers=1, max_rejected=0, overwrite=False, show=lambda _: None)
-    return folder / "shapes"
-
-
 CHECKS: tuple[Callable[[], str], ...] = (
     device,
     objective,
@@ -305,8 +232,10 @@ CHECKS: tuple[Callable[[], str], ...] = (
     training,
     compiled,
     waiting,
-    views,
-    loading,
+    gpu_views.views,
+    gpu_views.hand_over,
+    gpu_views.memory,
+    gpu_views.loading,
 )
 
 

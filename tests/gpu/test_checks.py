@@ -3,6 +3,7 @@
 import pytest
 
 from bench import gpu_check
+from bench.gpu import Skip
 
 
 @pytest.mark.gpu
@@ -10,5 +11,5 @@ from bench import gpu_check
 def test_on_this_gpu(check):
     try:
         assert check()
-    except gpu_check.Skip as reason:
+    except Skip as reason:
         pytest.skip(str(reason))

@@ -1,0 +1,160 @@
+"""Do views work on this GPU? Part of `make gpu-check`."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from bench.gpu import need, need_gpu
+
+GPU = "cuda:0"
+BATCH = 64
+BOUND = 0.05  # of a standard deviation, on average: about three levels
+GROWTH = 64 * 2**20  # bytes that memory may vary by, some allocations being kept until they are needed
+
+
+def views() -> str:
+    """The GPU's DALI graph gives the CPU's views in half precision, of each recipe, from PNG and from JPEG."""
+    need_all()
+    from pipeline import RECIPES
+
+    with TemporaryDirectory() as folder:
+        found = {}
+        for kind, root in (("PNG", shapes(Path(folder))), ("JPEG", photographs(Path(folder)))):
+            for name, recipe in RECIPES.items():
+                found[f"{name} {kind}"] = difference(root, recipe, ("cpu", GPU))
+    wrong = {name: f"{each:.3f}" for name, each in found.items() if each > BOUND}
+    assert not wrong, f"views differ by more than {BOUND} of a standard deviation on average: {wrong}"
+    worst = max(found, key=lambda name: found[name])
+    return (
+        f"they differ by {statistics.mean(found.values()):.4f} of a standard deviation on average, {worst} by {found[worst]:.4f}"
+    )
+
+
+def difference(root: Path, recipe: Any, devices: tuple[str, str]) -> float:
+    """Between the views that DALI makes on two devices, the same images drawn alike: the mean, in standard deviations."""
+    first, second = (next(batches(root, recipe, device)) for device in devices)
+    for device, made in zip(devices, (first, second), strict=True):
+        check_form(made.x1, device)
+        check_form(made.x2, device)
+    pairs = zip(first[:2], second[:2], strict=True)
+    return statistics.mean((a.float().cpu() - b.float().cpu()).abs().mean().item() for a, b in pairs)
+
+
+def check_form(x: Any, device: str) -> None:
+    import torch
+
+    assert x.device == torch.device(device), x.device
+    assert x.dtype == (torch.float16 if x.is_cuda else torch.float32), x.dtype
+    assert x.is_contiguous(memory_format=torch.channels_last), x.stride()
+
+
+def hand_over() -> str:
+    """Views are DALI's own memory: torch allocates nothing for them, on the GPU."""
+    need_all()
+    import torch
+
+    from pipeline import RECIPES
+
+    with TemporaryDirectory() as folder:
+        made = batches(shapes(Path(folder)), RECIPES["shapes64"], GPU)
+        next(made)
+        before = torch.cuda.memory_allocated()
+        count = sum(batch.x1.is_cuda and batch.x2.is_cuda for batch in islice(made, 20))
+        copied = torch.cuda.memory_allocated() - before
+    assert count == 20, f"{20 - count} batches were not on the GPU"
+    assert copied <= 0, f"torch holds {copied:,} bytes more than before 20 batches"
+    return "20 batches, not a byte"
+
+
+def memory() -> str:
+    """Memory of the GPU stays as it is over batches and new loaders."""
+    need_all()
+    import torch
+
+    from pipeline import RECIPES
+
+    used = []
+    with TemporaryDirectory() as folder:
+        root = shapes(Path(folder))
+        for _ in range(6):
+            for _batch in islice(batches(root, RECIPES["strong128"], GPU), 50):
+                pass
+            torch.cuda.synchronize()
+            free, total = torch.cuda.mem_get_info()
+            used.append(total - free)
+    grown = used[-1] - used[1]  # the first loader and the second fill what is kept
+    assert grown <= GROWTH, f"grew by {grown / 2**20:.0f} MiB over 200 batches and 4 loaders"
+    return f"{grown / 2**20:+.0f} MiB over 200 batches and 4 loaders; {used[-1] / 2**30:.2f} GiB are used"
+
+
+def loading() -> str:
+    """Two views an image, decoded and made on the GPU."""
+    need_all()
+    from pipeline import RECIPES
+
+    with TemporaryDirectory() as folder:
+        png, jpeg = shapes(Path(folder)), photographs(Path(folder))
+        rates = [
+            f"{speed(png, RECIPES['shapes64']):,.0f} images/s of 64 x 64 PNG",
+            *(f"{name} {speed(jpeg, RECIPES[name]):,.0f} images/s of 256 px JPEG" for name in ("imagenet128", "strong128")),
+        ]
+    return ", ".join(rates)
+
+
+def speed(root: Path, recipe: Any) -> float:
+    """Images/s."""
+    import torch
+
+    made = batches(root, recipe, GPU, 256)
+    for _ in range(5):
+        next(made)
+    torch.cuda.synchronize()
+    start, images = time.perf_counter(), 0
+    for batch in islice(made, 40):
+        images += len(batch.x1)
+    torch.cuda.synchronize()
+    return images / (time.perf_counter() - start)
+
+
+def need_all() -> None:
+    need("nvidia.dali", "typer", "PIL")
+    need_gpu()
+
+
+def batches(root: Path, recipe: Any, device: str, batch: int = BATCH) -> Iterator[Any]:
+    """By DALI's graph, epoch after epoch."""
+    from pipeline import TwoViewLoader
+
+    loader = TwoViewLoader(root, ["train"], recipe, batch, device=device, pixels="dali")
+    while True:
+        yield from loader
+
+
+def shapes(folder: Path) -> Path:
+    """A small set of generated images, PNG."""
+    from shards.shapes import source
+
+    return built(source(0, {"train": 1024, "val": 64}), folder / "shapes")
+
+
+def photographs(folder: Path) -> Path:
+    """A small set of what looks like photographs, JPEG."""
+    from bench.photos import write_photos
+    from shards import folder as folders
+    from shards.source import Encoding
+
+    write_photos(folder / "photos", 320)
+    return built(folders.source(folder / "photos", Encoding(0, 90), seed=0, val=0.0, unlabeled=True), folder / "photographs")
+
+
+def built(source: Any, out: Path) -> Path:
+    from shards.build import build
+
+    build(source, out, seed=0, workers=1, max_rejected=0, overwrite=False, show=lambda _: None)
+    return out
