@@ -80,6 +80,49 @@ def test_box_areas_and_aspects_lie_where_the_recipe_says():
     assert area.mean() == pytest.approx(0.552, abs=0.006)
 
 
+def farthest_from_uniform(values, low, high):
+    """Kolmogorov's distance between the values' distribution and the uniform one."""
+    steps = np.sort((np.asarray(values, float) - low) / (high - low))
+    return max(
+        np.abs(steps - np.arange(len(steps)) / len(steps)).max(), np.abs(steps - np.arange(1, len(steps) + 1) / len(steps)).max()
+    )
+
+
+def test_boxes_that_fit_are_uniform_in_area_log_aspect_and_place():
+    """Kolmogorov-Smirnov at a significance of 1e-5, in each view; areas that all fit, or the largest would be drawn again."""
+    recipe, big = replace(IMAGENET128, area=(0.1, 0.5), flip=0.0), SIZES * 1000
+    for view in draw_views(recipe, big, 0, 0, 0):
+        top, left, bottom, right = view.box.T.astype(float)
+        height, width = bottom - top, right - left
+        distances = {
+            "area": farthest_from_uniform(height * width / (120_000 * 90_000), 0.1, 0.5),
+            "aspect": farthest_from_uniform(np.log(width / height), np.log(0.7), np.log(1.4)),
+            "top": farthest_from_uniform(top / (90_000 - height), 0, 1),
+            "left": farthest_from_uniform(left / (120_000 - width), 0, 1),
+        }
+        assert max(distances.values()) < 2.47 / np.sqrt(N), distances
+
+
+def test_factors_are_uniform_and_each_is_its_own_draw():
+    """Kolmogorov-Smirnov at a significance of 1e-5; correlations within 5 standard errors."""
+    drawn = jitter.draw(replace(IMAGENET128, jitter_p=1.0), N, generator(0, stream="test"))
+    for factor in drawn.amount.T[:3]:
+        assert farthest_from_uniform(factor, 0.6, 1.4) < 2.47 / np.sqrt(N)
+    assert farthest_from_uniform(drawn.amount[:, 3], -0.1, 0.1) < 2.47 / np.sqrt(N)
+    all_of_them = np.corrcoef(np.column_stack([drawn.amount, drawn.order[:, :3], drawn.gray]).T)
+    all_of_them[4:7, 4:7] = 0  # an order's places exclude one another
+    assert np.abs(all_of_them[np.triu_indices(8, 1)]).max() < 5 / np.sqrt(N)
+
+
+def test_everything_but_orientation_is_drawn_for_each_view_on_its_own():
+    first, second = (
+        np.column_stack([view.box[:, [0, 2]], view.jitter.amount, view.jitter.order[:, :3], view.jitter.gray])
+        for view in draw_views(IMAGENET128, SIZES, 0, 0, 0)
+    )
+    both = np.corrcoef(first.T, second.T)
+    assert np.abs(both[: first.shape[1], first.shape[1] :]).max() < 5 / np.sqrt(N)
+
+
 def test_impossible_boxes_fall_back_to_the_largest_centred_one():
     thin = np.tile([[2000, 20]], (10, 1))
     box = random_box(IMAGENET128, thin, generator(0, stream="test"))

@@ -77,11 +77,11 @@ AMOUNTS = {BRIGHTNESS: (0.6, 0.93, 1.4), CONTRAST: (0.6, 1.07, 1.4), SATURATION:
 def test_an_operation_is_pillows(pixels, operation):
     images = [natural(n) for n in range(3)]
     (ours,) = rendered(pixels, PLAIN, images, [plain(whole(3))._replace(jitter=one_operation(operation, AMOUNTS[operation]))])
-    worst, mean = (2, 0.3) if operation == HUE else (1, 0.02)  # against HSV that is not rounded
+    worst, mean = (2, 0.1) if operation == HUE else (1, 0.02)
     for image, amount, view in zip(images, AMOUNTS[operation], ours, strict=True):
-        difference = np.abs(view - pillow(image, operation, amount))
-        assert difference.max() <= worst + 1e-3
-        assert difference.mean() <= mean
+        expected = pillow(image, operation, amount)
+        assert np.abs(view - expected).max() <= worst + 1e-3  # against HSV that is not rounded
+        assert np.abs(view - np.floor(expected + 0.5)).mean() <= mean
 
 
 @pytest.mark.parametrize("pixels", ["dali", "torch"])
