@@ -85,7 +85,10 @@ def extract(saved: Checkpoint, data: ShardSet, device: torch.device) -> Features
     recipe = recipe_of(saved.config)
     how = precision.choose("auto", device)
     functions = [represent(encoder, how, device) for encoder in (trained(saved), untrained(saved))]
-    train, test = (collect(EvalLoader(data, [split], recipe, device=device), *functions, pixels) for split in ("train", "val"))
+    with data:
+        train, test = (
+            collect(EvalLoader(data, [split], recipe, device=device), *functions, pixels) for split in ("train", "val")
+        )
     return Features(train, test, len(data.manifest.classes))
 
 
@@ -146,7 +149,8 @@ def show(results: list[dict[str, object]], console: Console) -> None:
 def measure_segments(saved: Checkpoint, data: ShardSet, run: Path, device: torch.device, console: Console) -> None:
     """Writes eval-segment.json and segments.png into the run."""
     started = time.perf_counter()
-    found = segment(saved, data, precision.choose("auto", device), device)
+    with data:
+        found = segment(saved, data, precision.choose("auto", device), device)
     result = {"probe": "segment", "data": str(data), "run": str(run), "step": saved.trainer["step"], "n_test": found.n_test}
     result |= dict.fromkeys(CONTENDERS) | {"methods": found.scores, "methods_train": found.train_scores}
     result |= {"n_train": found.n_train, "seconds": round(time.perf_counter() - started, 2)}
@@ -166,7 +170,8 @@ def use(
     if export is not None:
         yield f"written: {', '.join(map(str, export_encoder(saved, run, export, mean)))}"
     if out is not None and data is not None:
-        images, values = write_features(saved, data, out, precision.choose("auto", where), where)
+        with data:
+            images, values = write_features(saved, data, out, precision.choose("auto", where), where)
         yield f"written: {out}, {images:,} images with {values:,} features each"
 
 

@@ -227,7 +227,8 @@ def main(
         raise typer.Exit(elastic.run_ranks(where.world, [*sys.argv, *named], max_restarts))
     console = make_console(quiet or where.rank > 0)
     half = precision.choose(amp, where.device).dtype is not None
-    with joined(where, timeout) as peers, memory.explained(memory.advice(settings.batch, where.world, recompute, half)):
+    advice = memory.advice(settings.batch, where.world, recompute, half)
+    with joined(where, timeout) as peers, memory.explained(advice), shards:
         trainer = Trainer(fields, loader, where, recompute)
         act = rehearse if dry_run else partial(train, due=due, peers=peers)
         code = act(trainer, directory, resume, console=console)

@@ -69,6 +69,11 @@ class Coming:
             held.file.cancel()
             held.file.add_done_callback(close)
 
+    def cancel(self) -> None:
+        """Gives up what is not here yet."""
+        for held in list(self.held.values()):
+            held.file.cancel()
+
     def close(self) -> None:
         for shard in list(self.held):
             self.drop(shard)

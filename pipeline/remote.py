@@ -138,7 +138,8 @@ class RemoteSet(ShardSet):
             self.coming.reach(step)
 
     def close(self) -> None:
-        """Lets go of all shards, so that others may have their place."""
+        """Lets go of all shards, so that others may have their place; gives up what is under way and who waits for it."""
+        self.coming.cancel()  # first: who waits has the lock
         with self.lock:
             self.coming.close()
             if self.claimed:

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import RLock
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 import numpy as np
 
@@ -96,6 +96,18 @@ class ShardSet:
 
     def reach(self, step: int) -> None:
         """Says that this step is read now, and none before it will be."""
+
+    def close(self) -> None:
+        """Lets go of all files; who reads on opens them anew."""
+        with self.lock:
+            while self.opened:
+                self.opened.popitem()[1].close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 def as_set(root: Path | ShardSet) -> ShardSet:

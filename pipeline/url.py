@@ -49,6 +49,8 @@ def parse(text: str) -> Url:
     shown = f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
     if parts.scheme not in SCHEMES:
         raise UsageError(f"--data {shown}: give a directory, or a URL that begins with {', '.join(f'{s}://' for s in SCHEMES)}")
+    if re.search(r"\s", text.strip()):
+        raise UsageError(f"--data {shown}: a blank in a URL is written %20")
     if not host:
         raise UsageError(f"--data {shown}: names no {'host' if parts.scheme.startswith('http') else 'bucket'}")
     if not parts.scheme.startswith("http"):

@@ -71,7 +71,7 @@ def test_an_encoder_and_the_features_of_all_images_leave(trained, photo_set, mon
     expected = torch.cat([encoder.represent(x) for x, _ in loader]).numpy()
     np.testing.assert_allclose(found["features"], expected, rtol=0.05, atol=0.05)  # bfloat16 where the CPU has it
     assert found["labels"].tolist() == loader.store.labels.tolist()
-    indices = [(photo_set / file).with_suffix(".idx") for file in loader.store.files]
+    indices = [loader.root.idx(shard) for shard in loader.store.shards]
     assert found["keys"].tolist() == [key(entry) for index in indices for entry in read_idx(index)]
     assert found["splits"].tolist() == ["train"] * 96 + ["val"] * 24
     assert found["classes"].tolist() == ["cats", "dogs"]

@@ -64,6 +64,7 @@ def test_what_no_set_can_be_at(tmp_path):
         "ftp://hush@host/set": "--data ftp://host/set: give a directory, or a URL that begins with s3://, gs://, az://, https://",
         "s3://key:hush@bucket/set": "--data s3://bucket/set: credentials are not read from such a URL; set AWS_ACCESS_KEY_ID",
         "https:///set": "--data https:///set: names no host",
+        "https://hush@host/a b?hush": "--data https://host/a b: a blank in a URL is written %20",
         "s3://": "--data s3://: names no bucket",
     }.items():
         error = CliRunner().invoke(app, ["--data", data, "--gpus", "0", "--cache-dir", str(tmp_path)]).exception

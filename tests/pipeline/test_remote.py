@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 from itertools import chain, islice, repeat
 
 import numpy as np
@@ -14,11 +15,13 @@ import torch
 
 from errors import UsageError, UserError
 from pipeline import RECIPES, EvalLoader, TwoViewLoader
+from pipeline.cache import size_of
 from pipeline.needs import most_at_once
 from pipeline.remote import find_set
 from shards import manifest
 from tests import endpoints
 from tests.forked import server as processes
+from tests.pipeline.test_ahead import wait_until
 
 RECIPE = RECIPES["shapes32"]
 BATCH = 8
@@ -134,7 +137,8 @@ def test_a_set_larger_than_the_cache_streams_through_it(server, local, many, tmp
     loader = opened(f"{server.url}/set", tmp_path, size)
     for made, expected in zip(passing(loader, 60), local, strict=True):
         assert torch.equal(made, expected)
-        assert sum(path.stat().st_size for path in (tmp_path / "shards").iterdir()) <= loader.root.cache.limit
+        with loader.root.cache.locked():  # while nobody removes files to make room
+            assert sum(map(size_of, (tmp_path / "shards").iterdir())) <= loader.root.cache.limit
     assert sum(tars(server).values()) > 24
 
 
@@ -268,6 +272,21 @@ def test_a_server_that_is_killed_and_restarted_in_mid_epoch(many, local, tmp_pat
     first.kill()
     with endpoints.serving(many.parent, port=first.server_port):
         assert equal(made + steps(loader, 30), local[:34])
+
+
+def test_a_set_that_is_closed_holds_nobody_up(server, local, many, tmp_path, monkeypatch):
+    """Neither the thread that makes batches, which waits for a server that says nothing, nor whoever wants the room."""
+    monkeypatch.setattr("pipeline.endpoint.SILENCE", 60)
+    loader = opened(f"{server.url}/set", tmp_path, room(many))
+    server.faults = {TAR: chain(repeat(None, 16), repeat(endpoints.stalled))}
+    with loader.root:
+        assert equal(steps(loader, 18), local[:18])  # and the next ones want the third window
+    makers = [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+    loader.views = None
+    wait_until(lambda: not any(thread.is_alive() for thread in makers))
+    wait_until(lambda: not list((tmp_path / "shards").glob("*.part")))
+    with opened(f"{server.url}/set", tmp_path, room(many), seed=6).root as other:
+        assert other.cache.claim("another", other.cache.limit)
 
 
 def test_a_web_page_is_no_manifest(server, many, tmp_path):

@@ -1,0 +1,43 @@
+"""Words for what obstore raises, and what of a URL is shown."""
+
+import pytest
+from obstore.exceptions import GenericError
+
+from errors import redacted
+from pipeline.faults import explain
+from pipeline.url import is_url, parse
+
+TEXTS = {
+    "PUT http://169.254.169.254/latest/api/token in 4.2ms - HTTP error": "no credentials were found; set AWS_ACCESS_KEY_ID",
+    'GET http://host/a, after 3 retries - HTTP error | "dns error"': "cannot be reached: there is no host of that name, also when",
+    "GET https://host/a - invalid peer certificate: UnknownIssuer": "cannot be reached: its certificate is not trusted",
+    "status code: 301 Moved Permanently: <Error><Code>PermanentRedirect</Code>": "the bucket is in another region; set AWS_REGION",
+    "Generic S3 error: new, at https://me:hush@host/a?hush": "cannot be read: Generic S3 error: new, at https://host/a",
+    "": "cannot be read: no reason was given",
+}
+
+
+@pytest.mark.parametrize(("text", "words"), TEXTS.items())
+def test_the_cause_in_words(text, words):
+    found = explain(GenericError(text), "s3")
+    assert found.words.startswith(words)
+    assert not found.broken
+    assert "hush" not in found.words
+
+
+def test_what_is_secret_in_a_text_is_not_shown():
+    shown = {
+        "at https://me:a@b@host:8080/set?sig=x&y=z, twice": "at https://host:8080/set twice",
+        "python train.py --data 'http://u:p@h/a?x' --run a": "python train.py --data 'http://h/a' --run a",
+        "--data=s3://key:secret@bucket/set#part": "--data=s3://bucket/set",
+        "mail me@host?subject=x": "mail me@host?subject=x",
+    }
+    assert {text: redacted(text) for text in shown} == shown
+
+
+def test_urls():
+    assert parse("S3://bucket/some/prefix/").shown == "s3://bucket/some/prefix"
+    assert parse("https://host/a/set?x=1").name == "set"
+    assert parse("https://host:80").name == "host:80"
+    assert parse(" gs://b/s ").scheme == "gs"
+    assert [is_url(each) for each in ("s3://a", "data/x", "C://x", "./a://b", "shapes")] == [True, False, True, False, False]
