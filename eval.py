@@ -23,6 +23,7 @@ import json
 import shlex
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -219,7 +220,9 @@ def main(
         return
     if report:
         directory = runs.run_path(run) if run is not None else latest_record()
-        console.print(f"report: {write_report(directory, data, place(gpus).device, last)}", soft_wrap=True, highlight=False)
+        find = partial(find_set, cache_dir=cache_dir, cache_gb=cache_gb)
+        written = write_report(directory, data, place(gpus).device, last, find)
+        console.print(f"report: {written}", soft_wrap=True, highlight=False)
         return
     names = [name.strip() for name in probes.split(",")]
     if unknown := [name for name in names if name not in PROBES]:

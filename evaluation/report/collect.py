@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +24,8 @@ from evaluation.report.sample import Part, choose_parts
 from evaluation.report.scores import Scores, score_maps
 from evaluation.report.segments import Segments, segments
 from pipeline.recipe_file import recipe_of
+from pipeline.remote import find_set
+from pipeline.shard_set import ShardSet
 from shards import manifest as manifests
 from shards.manifest import Manifest
 
@@ -50,13 +53,17 @@ class Page:
     segments: Segments | None = None
 
 
-def collect(run: Path, data: str | None, device: torch.device, last_weights: bool = False) -> Page:
+Find = Callable[[Path | str], ShardSet]
+
+
+def collect(run: Path, data: str | None, device: torch.device, last_weights: bool = False, find: Find = find_set) -> Page:
     """
     Args:
         run: its directory.
         data: a shard set to look at, by default the run's own.
         device: where the encoder looks.
         last_weights: whether to leave a moving average of the weights aside.
+        find: opens a shard set.
 
     Raises:
         UsageError: there is no run, or ``data`` is no shard set.
@@ -65,30 +72,32 @@ def collect(run: Path, data: str | None, device: torch.device, last_weights: boo
     saved = runs.newest_checkpoint(run) if steps(run / "checkpoints") else None
     mean = saved is not None and not last_weights and bool(saved.trainer.get("average"))
     saved = averaged(saved) if saved and mean else saved
-    root, manifest = find_data(record, data)
+    where, images = find_data(record, data, find)
+    manifest = images.manifest if images else None
     page = of_record(record, saved, manifest, mean)
     if not record.rows:
         page.notes.append("Nothing has been logged yet: curves begin with the first log line.")
-    if manifest is None:
-        page.notes.append(f"{root}: its images are not here, so none are shown; --data names another shard set.")
+    if images is None:
+        page.notes.append(f"{where}: its images are not here, so none are shown; --data names another shard set.")
         return page
-    gallery, queries = choose_parts(root, manifest)
+    gallery, queries = choose_parts(images)
     if not len(queries.rows) or not len(gallery.rows):
-        page.notes.append(f"{root}: holds too few images to show any beside others.")
+        page.notes.append(f"{images}: holds too few images to show any beside others.")
         return page
     page.labelled = bool((gallery.labels >= 0).any() and (queries.labels >= 0).any())
-    page.pairs = pairs(gallery, manifest, recipe_of(record.config))
+    page.pairs = pairs(gallery, images.manifest, recipe_of(record.config))
     if saved is None:
         page.notes.append("There is no checkpoint yet: what the encoder makes of images is shown from the first on.")
     else:
-        look(page, saved, run, manifest, (gallery, queries), device)
+        look(page, saved, run, images.manifest, (gallery, queries), device)
     return page
 
 
-def find_data(record: Record, data: str | None) -> tuple[Path, Manifest | None]:
-    """The shard set and what is in it: as asked for, or the run's own if it is still there."""
-    root = runs.data_path(data if data is not None else record.config["data"] or "nowhere")
-    return root, manifests.load(root) if data is not None or (root / manifests.FILE).is_file() else None
+def find_data(record: Record, data: str | None, find: Find) -> tuple[Path | str, ShardSet | None]:
+    """The shard set that was asked for, or else the run's own if it is still there."""
+    where = runs.data_path(data if data is not None else record.config["data"] or "nowhere")
+    gone = data is None and isinstance(where, Path) and not (where / manifests.FILE).is_file()
+    return where, None if gone else find(where)
 
 
 def of_record(record: Record, saved: Checkpoint | None, manifest: Manifest | None, mean: bool) -> Page:

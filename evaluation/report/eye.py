@@ -63,7 +63,7 @@ class Eye:
         """The views that ``draws`` say of each batch of rows of the part's store, good until the next are asked for."""
         jobs = (job_of(part.store, rows, views) for rows, views in zip(batches, draws, strict=True))
         how, count, most = choose("auto", self.device), len(draws[0]), max(map(len, batches))
-        return make_views(jobs, recipe, count, most, self.device, how, cores(), part.store.root)
+        return make_views(jobs, recipe, count, most, self.device, how, cores(), part.store.set)
 
 
 def open_eye(saved: Checkpoint, device: torch.device) -> Eye:

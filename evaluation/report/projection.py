@@ -63,13 +63,13 @@ def projection(eye: Eye, queries: Part, manifest: Manifest, seed: int = 0) -> Pr
 
 def choose(queries: Part, seed: int) -> Part:
     """POINTS images of the split; of CLASSES classes at random where there are more, as many of each as there may be."""
-    labels, rng = queries.store.labels, np.random.default_rng(seed)
+    labels = queries.store.labels[queries.pool]
     present = np.unique(labels[labels >= 0])
     if len(present) <= CLASSES:
         return queries.take(np.arange(min(POINTS, len(queries.rows))))
-    some = rng.choice(present, CLASSES, replace=False)
-    rows = [rng.permutation(np.flatnonzero(labels == label))[: POINTS // CLASSES] for label in sorted(some)]
-    return Part(queries.split, queries.store, np.concatenate(rows))
+    some = np.random.default_rng(seed).choice(present, CLASSES, replace=False)
+    rows = [queries.pool[labels == label][: POINTS // CLASSES] for label in sorted(some)]
+    return queries.of(np.concatenate(rows))
 
 
 def flatten(r1: Tensor, seed: int) -> tuple[np.ndarray, str]:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from pipeline.remote import RemoteSet
+from pipeline.shard_set import ShardSet
 from pipeline.store import Store
 from shards.manifest import Manifest
 
 GALLERY, QUERIES = 4096, 1024  # at most: seconds for the small encoders on a CPU, and for the large ones on a GPU
 TRAINED, TESTED = ("train", "unlabeled"), ("val", "test")
+FAR = 4  # shards of a split that are read of a set that is elsewhere, as each of them has to come whole
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some samples of a split, by their rows (n,) in its store."""
+    """Some samples of a split, by their rows (n,) in its store; ``pool`` are all rows that may be read, in a random order."""
 
     split: str
     store: Store
     rows: np.ndarray
+    pool: np.ndarray
 
     @property
     def labels(self) -> np.ndarray:
@@ -28,21 +31,32 @@ class Part:
         return self.store.labels[self.rows]
 
     def take(self, which: np.ndarray) -> Part:
-        return Part(self.split, self.store, self.rows[which])
+        return self.of(self.rows[which])
+
+    def of(self, rows: np.ndarray) -> Part:
+        return Part(self.split, self.store, rows, self.pool)
 
 
-def choose_parts(root: Path, manifest: Manifest, seed: int = 0) -> tuple[Part, Part]:
+def choose_parts(data: ShardSet, seed: int = 0) -> tuple[Part, Part]:
     """Gallery and queries, at random: training and validation images where both are there, else two parts of one split."""
-    filled = [name for name, split in manifest.splits.items() if split.samples]
+    filled = [name for name, split in data.manifest.splits.items() if split.samples]
     trained = next((name for name in TRAINED if name in filled), filled[0])
     tested = next((name for name in TESTED if name in filled), trained)
     rng = np.random.default_rng(seed)
-    stores = {name: Store(root, manifest, [name]) for name in {trained, tested}}
-    gallery, queries = (rng.permutation(len(stores[name])) for name in (trained, tested))
+    gallery, queries = (whole(data, name, rng) for name in (trained, tested))
     if trained == tested:
-        queries = queries[: min(QUERIES, len(queries) // 2)]
-        gallery = gallery[~np.isin(gallery, queries)]
-    return Part(trained, stores[trained], gallery[:GALLERY]), Part(tested, stores[tested], queries[:QUERIES])
+        queries = gallery.of(gallery.pool[: min(QUERIES, len(gallery.pool) // 2)])
+        return gallery.of(gallery.pool[len(queries.rows) :][:GALLERY]), queries
+    return gallery.of(gallery.pool[:GALLERY]), queries.of(queries.pool[:QUERIES])
+
+
+def whole(data: ShardSet, split: str, rng: np.random.Generator) -> Part:
+    """A split's samples in a random order; of a set that is elsewhere, those of a few of its shards."""
+    store = Store(data, [split])
+    rows = rng.permutation(len(store))
+    if isinstance(data, RemoteSet):
+        rows = rows[np.isin(store.numbers(rows), rng.permutation(len(store.shards))[:FAR])]
+    return Part(split, store, rows, rows)
 
 
 def names_of(part: Part, manifest: Manifest) -> list[str]:

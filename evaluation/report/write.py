@@ -8,16 +8,17 @@ import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from evaluation.report.collect import Page, collect
+from evaluation.report.collect import Find, Page, collect
+from pipeline.remote import find_set
 from shards.atomic import atomic
 
 HERE = Path(__file__).parent
 FILE = "report.html"
 
 
-def write_report(run: Path, data: str | None, device: torch.device, last_weights: bool = False) -> Path:
+def write_report(run: Path, data: str | None, device: torch.device, last_weights: bool = False, find: Find = find_set) -> Path:
     """Writes ``run/report.html``, whole or not at all; see ``collect`` for what is in it."""
-    text = as_html(collect(run, data, device, last_weights))
+    text = as_html(collect(run, data, device, last_weights, find))
     with atomic(run / FILE) as file:
         file.write(text.encode())
     return run / FILE

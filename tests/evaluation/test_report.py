@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from evaluation.report.chart import Line, chart, ticks
 from evaluation.report.neighbours import look_up, votes
 from evaluation.report.probes import confusion
 from evaluation.report.write import write_report
-from tests import browser
+from pipeline.remote import find_set
+from tests import browser, endpoints
 from tests.conftest import build
 from tests.evaluation.made_run import make_run, result
 
@@ -85,6 +87,14 @@ def test_a_run_whose_images_are_gone_or_were_never_there(photo_set, tmp_path):
         write_report(run, str(tmp_path / "nowhere"), CPU)
     with pytest.raises(UsageError, match="no run here"):
         write_report(tmp_path, None, CPU)
+
+
+def test_images_at_a_url_come_once(photo_set, tmp_path):
+    with endpoints.serving(photo_set.parent) as server:
+        run = make_run(tmp_path / "run", f"{server.url}/{photo_set.name}", 2)
+        text = write_report(run, None, CPU, find=partial(find_set, cache_dir=tmp_path / "cache")).read_text()
+        assert server.requests["train-00000.tar"] == server.requests["val-00000.tar"] == 1
+    assert {"pairs", "neighbours", "map", "scores"} <= set(sections(text))
 
 
 def test_no_labels_and_one_split(photos, tmp_path):
