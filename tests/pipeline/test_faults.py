@@ -9,9 +9,9 @@ from pipeline.url import is_url, parse
 
 TEXTS = {
     "PUT http://169.254.169.254/latest/api/token in 4.2ms - HTTP error": "no credentials were found; set AWS_ACCESS_KEY_ID",
-    'GET http://host/a, after 3 retries - HTTP error | "dns error"': "cannot be reached: there is no host of that name, also when",
+    'GET http://h/a, after 3 retries - HTTP error | "dns error"': "cannot be reached: there is no host of that name, also when",
     "GET https://host/a - invalid peer certificate: UnknownIssuer": "cannot be reached: its certificate is not trusted",
-    "status code: 301 Moved Permanently: <Error><Code>PermanentRedirect</Code>": "the bucket is in another region; set AWS_REGION",
+    "status code: 301 Moved: <Error><Code>PermanentRedirect</Code>": "the bucket is in another region; set AWS_REGION",
     "Generic S3 error: new, at https://me:hush@host/a?hush": "cannot be read: Generic S3 error: new, at https://host/a",
     "": "cannot be read: no reason was given",
 }
