@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 import typer
@@ -55,6 +56,11 @@ def explain(error: Exception) -> tuple[str, int]:
 def redacted(text: str) -> str:
     """Text without what is secret in its URLs: user and password, and what stands behind a question mark."""
     return re.sub(r"(\w://)(?:[^\s/'\"]*@)?([^\s?#'\"]*)[^\s'\"]*", r"\1\2", text)
+
+
+def program() -> str:
+    """What this process was started as, for errors."""
+    return Path(sys.argv[0]).name
 
 
 def warn(message: str) -> None:

@@ -1,7 +1,7 @@
 """Probes a pretrained encoder.
 
     python eval.py --probe linear                    # the latest run, on the data it was trained on
-    python eval.py --probe linear,knn --run NAME
+    python eval.py --probe linear,mlp,knn --run NAME --data OTHER
     python eval.py --import-amdim-public FILE.pth --out runs/imported    # a checkpoint of the original becomes a run
     python eval.py --segment                         # of a run with --mixture, on images with masks: `shapes`
     python eval.py --export encoder.onnx             # or .safetensors, .pt2: the encoder for other programs
@@ -9,8 +9,8 @@
     python eval.py --compare runs/a runs/b           # one table, one picture
     python eval.py --report                          # report.html: everything there is to see of a run
 
-Trains each probe on the frozen features of the training split and reports top-1 on the whole validation split, beside the same
-encoder at random initialisation and the image's own pixels. Writes eval-<probe>.json into the run.
+Trains each probe on the training split and tests it on the whole validation split, beside the same encoder at random
+initialisation and the image's own pixels. Writes eval-<probe>.json into the run. docs/probes.md explains all of it.
 """
 
 from __future__ import annotations
@@ -19,47 +19,38 @@ import engine.environment  # noqa: F401 - first: runs this command in .venv wher
 
 # isort: split
 
-import json
 import shlex
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from engine import imports, precision, runs
+from engine import elastic, imports, precision, runs
 from engine.average import averaged
 from engine.checkpoint import Checkpoint
 from engine.console import make_console, start_table
-from engine.launch import place
+from engine.launch import Place, let_the_first_speak, place
 from engine.options import CacheDir, CacheGb, check_positive
 from errors import UsageError, run_app
-from evaluation import options
+from evaluation import finetune, options, results
 from evaluation.compare import compare as compare_runs
 from evaluation.curve import draw_curve
 from evaluation.export import export as export_encoder
-from evaluation.features import Labelled, collect, pixels, represent
 from evaluation.features_file import write_features
-from evaluation.knn import knn_top1
-from evaluation.linear import linear_top1
+from evaluation.plan import Plan, Subject, check, parse_fractions, parse_probes, parse_protocol
+from evaluation.probing import probe
 from evaluation.record import latest_record
 from evaluation.report.write import write_report
 from evaluation.segment import segment
 from evaluation.segment_figure import draw_segments
-from model import Encoder
-from pipeline import EvalLoader
-from pipeline.recipe_file import recipe_of
 from pipeline.remote import find_set
 from pipeline.shard_set import ShardSet
-
-PROBES: dict[str, Callable[[Labelled, Labelled, int], float]] = {"linear": linear_top1, "knn": knn_top1}
-CONTENDERS = ("top1", "top1_random_init", "top1_raw_pixels")
-TITLES = ("this encoder", "same encoder, random initialisation", "raw pixels, at most 32 x 32")
 
 METHODS = {
     "mixture": "mixture's posterior",
@@ -70,63 +61,6 @@ METHODS = {
     "kmeans_colour_by_image": "the same, each image by itself",
     "kmeans_pixels_by_image": "k-means on the pixels of each image, not 7x7",
 }
-
-
-class Features(NamedTuple):
-    """Training and test features of each contender, in the order of CONTENDERS."""
-
-    train: list[Labelled]
-    test: list[Labelled]
-    classes: int
-
-
-def extract(saved: Checkpoint, data: ShardSet, device: torch.device) -> Features:
-    """One pass over each split through the trained encoder, a random one of the same kind, and none."""
-    check_labels(data)
-    recipe = recipe_of(saved.config)
-    how = precision.choose("auto", device)
-    functions = [represent(encoder, how, device) for encoder in (trained(saved), untrained(saved))]
-    with data:
-        train, test = (
-            collect(EvalLoader(data, [split], recipe, device=device), *functions, pixels) for split in ("train", "val")
-        )
-    return Features(train, test, len(data.manifest.classes))
-
-
-def check_labels(data: ShardSet) -> None:
-    manifest = data.manifest
-    for split in ("train", "val"):
-        if split not in manifest.splits:
-            raise UsageError(f"{data}: has no split '{split}', which a probe needs")
-        if not manifest.splits[split].labelled:
-            raise UsageError(f"{data}: split '{split}' has no labels, which a probe needs; probe on a labelled set with --data")
-    if len(manifest.classes) < 2:
-        raise UsageError(f"{data}: has {len(manifest.classes)} class, and a probe tells at least 2 apart")
-
-
-def trained(saved: Checkpoint) -> Encoder:
-    encoder = untrained(saved)
-    prefix = "encoder."
-    encoder.load_state_dict({k.removeprefix(prefix): v for k, v in saved.weights.items() if k.startswith(prefix)})
-    return encoder
-
-
-def untrained(saved: Checkpoint) -> Encoder:
-    """The encoder as it was before training: same configuration, same seed."""
-    torch.manual_seed(saved.config["seed"])
-    return Encoder(runs.encoder_config(saved.config))
-
-
-def probe(name: str, features: Features) -> dict[str, float]:
-    """Top-1 of every contender."""
-    pairs = zip(CONTENDERS, features.train, features.test, strict=True)
-    return {key: PROBES[name](train, test, features.classes) for key, train, test in pairs}
-
-
-def write(path: Path, result: dict[str, object]) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=2) + "\n")
-    temporary.replace(path)
 
 
 def import_original(file: Path, out: str | None, console: Console) -> None:
@@ -140,22 +74,15 @@ def import_original(file: Path, out: str | None, console: Console) -> None:
     console.print(f"written: {directory}. Next: python eval.py --probe linear --run {name} --data NAME", soft_wrap=True)
 
 
-def show(results: list[dict[str, object]], console: Console) -> None:
-    table = Table("top-1", *(str(result["probe"]) for result in results))
-    for key, title in zip(CONTENDERS, TITLES, strict=True):
-        table.add_row(title, *(f"{result[key]:.2%}" for result in results))
-    console.print(table)
-
-
-def measure_segments(saved: Checkpoint, data: ShardSet, run: Path, device: torch.device, console: Console) -> None:
+def measure_segments(subject: Subject, where: Place, console: Console) -> None:
     """Writes eval-segment.json and segments.png into the run."""
-    started = time.perf_counter()
+    started, (saved, run, data, _) = time.perf_counter(), subject
     with data:
-        found = segment(saved, data, precision.choose("auto", device), device)
+        found = segment(saved, data, precision.choose("auto", where.device), where.device)
     result = {"probe": "segment", "data": str(data), "run": str(run), "step": saved.trainer["step"], "n_test": found.n_test}
-    result |= dict.fromkeys(CONTENDERS) | {"methods": found.scores, "methods_train": found.train_scores}
+    result |= dict.fromkeys(results.ROWS) | {"methods": found.scores, "methods_train": found.train_scores}
     result |= {"n_train": found.n_train, "seconds": round(time.perf_counter() - started, 2)}
-    write(run / "eval-segment.json", result)
+    results.write(results.file_of(run, "segment"), result)
     console.print(f"{run}, step {saved.trainer['step']:,}, on {data}: {found.n_test:,} images with masks")
     table = Table("K = " + str(found.posterior.shape[1]), "IoU, best", "IoU, fixed", "ARI")
     for name, scores in found.scores.items():
@@ -165,14 +92,14 @@ def measure_segments(saved: Checkpoint, data: ShardSet, run: Path, device: torch
 
 
 def use(
-    saved: Checkpoint, run: Path, data: ShardSet | None, export: Path | None, out: Path | None, mean: bool, where: torch.device
+    saved: Checkpoint, run: Path, data: ShardSet | None, export: Path | None, out: Path | None, mean: bool, where: Place
 ) -> Iterator[str]:
     """What does without probes: writes the encoder, or features of a shard set; says what was written."""
     if export is not None:
         yield f"written: {', '.join(map(str, export_encoder(saved, run, export, mean)))}"
     if out is not None and data is not None:
         with data:
-            images, values = write_features(saved, data, out, precision.choose("auto", where), where)
+            images, values = write_features(saved, data, out, precision.choose("auto", where.device), where.device)
         yield f"written: {out}, {images:,} images with {values:,} features each"
 
 
@@ -182,8 +109,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 @app.command(help=__doc__)
 def main(
     compared: options.Compared = None,
-    probes: Annotated[str, typer.Option("--probe", help="linear, knn, or several with commas.")] = "linear",
+    probes: Annotated[str, typer.Option("--probe", help="linear, mlp, knn, finetune, or several with commas.")] = "linear",
     run: Annotated[str | None, typer.Option(help="A run's name or path.", show_default="the latest")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint's directory.", show_default="the run's newest")] = None,
     data: Annotated[
         str | None,
         typer.Option(help="A shard set: a path, NAME for data/NAME, or a URL.", show_default="what the run was trained on"),
@@ -191,6 +119,14 @@ def main(
     cache_dir: CacheDir = None,
     cache_gb: CacheGb = None,
     gpus: Annotated[int | None, typer.Option(help="0 is the CPU.", show_default="one if there is one")] = None,
+    procs: Annotated[int | None, typer.Option(min=1, help="Processes on the CPU, with --gpus 0.", show_default="one")] = None,
+    protocol: options.Protocol = "cached",
+    views: options.ProbeViews = 0,
+    fraction: options.Fraction = None,
+    probe_epochs: options.ProbeEpochs = None,
+    finetune_lr: options.FinetuneRate = finetune.RATE,
+    baselines: options.Baselines = True,
+    keep_features: options.KeepFeatures = False,
     curve: Annotated[bool, typer.Option("--curve", help="Draw the training curve into the run instead.")] = False,
     imported: Annotated[
         Path | None, typer.Option("--import-amdim-public", help="A file of amdim-public to make a run of.")
@@ -224,40 +160,31 @@ def main(
         written = write_report(directory, data, place(gpus).device, last, find)
         console.print(f"report: {written}", soft_wrap=True, highlight=False)
         return
-    names = [name.strip() for name in probes.split(",")]
-    if unknown := [name for name in names if name not in PROBES]:
-        raise UsageError(f"--probe {unknown[0]}: there is no such probe; there are {', '.join(PROBES)}")
-    directory = runs.run_path(run) if run is not None else runs.latest_run()
+    check_positive({"--probe-epochs": probe_epochs, "--finetune-lr": finetune_lr})
+    how = parse_probes(probes), parse_protocol(protocol), views, parse_fractions(fraction)
+    plan = Plan(*how, probe_epochs, finetune_lr, baselines, keep_features)
+    directory = runs.evaluated(run, checkpoint)
     if curve:
         console.print(f"training curve: {draw_curve(directory)}")
         return
-    saved = runs.newest_checkpoint(directory)
+    saved = runs.read(checkpoint, "--checkpoint") if checkpoint else runs.newest_checkpoint(directory)
     mean = not last and bool(saved.trainer.get("average"))
     saved = averaged(saved) if mean else saved
     if export is not None or features_out is not None:
         source = find_set(runs.data_of(saved, data), cache_dir, cache_gb) if features_out is not None else None
-        for words in use(saved, directory, source, export, features_out, mean, place(gpus).device):
+        for words in use(saved, directory, source, export, features_out, mean, place(gpus)):
             console.print(words, soft_wrap=True, highlight=False)
         return
-    where = find_set(runs.data_of(saved, data), cache_dir, cache_gb)
+    source, where = find_set(runs.data_of(saved, data), cache_dir, cache_gb), place(gpus, procs)
+    subject = Subject(saved, directory, source, mean)
     if segments:
-        measure_segments(saved, where, directory, place(gpus).device, console)
+        measure_segments(subject, where, console)
         return
-    started = time.perf_counter()
-    features = extract(saved, where, place(gpus).device)
-    shared = time.perf_counter() - started
-    results = []
-    for name in names:
-        started = time.perf_counter()
-        result = {"probe": name, "data": str(where), "run": str(directory), "step": saved.trainer["step"]}
-        result |= {"n_test": len(features.test[0].y), "averaged": mean, **probe(name, features)}
-        result["seconds"] = round(shared + time.perf_counter() - started, 2)
-        write(directory / f"eval-{name}.json", result)
-        results.append(result)
-    whose = ", averaged weights" if mean else ""
-    console.print(f"{directory}, step {saved.trainer['step']:,}{whose}, on {where}: {results[0]['n_test']:,} test images")
-    show(results, console)
+    check(subject, plan)
+    if not where.started:
+        raise typer.Exit(elastic.run_ranks(where.world, sys.argv, 0, "type the command again"))
+    probe(subject, plan, where, make_console(quiet=where.rank > 0))
 
 
 if __name__ == "__main__":
-    run_app(app, "eval.py")
+    run_app(app, "eval.py", let_the_first_speak)

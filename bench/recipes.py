@@ -23,9 +23,10 @@ from engine import precision, runs
 from engine.average import averaged
 from engine.presets import default_preset
 from errors import UsageError, run_app
-from evaluation.features import Labelled, collect, represent
-from evaluation.linear import linear_top1
-from model import Encoder
+from evaluation.contenders import trained
+from evaluation.features import collect, represent
+from evaluation.linear import train_linear
+from evaluation.scores import score
 from pipeline import EvalLoader
 from pipeline.recipe_file import recipe_of
 from shards import manifest as manifests
@@ -62,13 +63,11 @@ def learn(data: Path, name: str, seed: int, steps: int, out: Path) -> dict[str, 
 
 def probed(saved: runs.checkpoint.Checkpoint, data: Path) -> float:
     """Top-1 of a linear probe on images of the training split that it was not shown."""
-    encoder, prefix = Encoder(runs.encoder_config(saved.config)), "encoder."
-    encoder.load_state_dict({k.removeprefix(prefix): v for k, v in saved.weights.items() if k.startswith(prefix)})
     loader = EvalLoader(data, ["train"], recipe_of(saved.config))
-    (features,) = collect(islice(loader, LOOKED_AT), represent(encoder, precision.choose("auto", CPU), CPU))
-    cut = len(features.y) - len(features.y) // HELD_OUT
-    shown, held = (Labelled(features.x[part], features.y[part]) for part in (slice(cut), slice(cut, None)))
-    return linear_top1(shown, held, len(manifests.load(data).classes))
+    (features,) = collect(islice(loader, LOOKED_AT), represent(trained(saved), precision.choose("auto", CPU), CPU))
+    classes, cut = len(manifests.load(data).classes), len(features.rows) - len(features.rows) // HELD_OUT
+    shown, held = features._replace(rows=features.rows[:cut]), features._replace(rows=features.rows[cut:])
+    return score(train_linear(shown, classes, CPU).classify, held, classes, CPU).top1
 
 
 def row(name: str, found: list[tuple[float, float]]) -> str:

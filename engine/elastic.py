@@ -28,13 +28,17 @@ OUTCOME, RESTARTED = "AMDIM_OUTCOME", "AMDIM_RESTARTED"  # of the environment: a
 STOP_SECONDS = 600  # ranks that were told to stop finish a step and save; a second signal ends them at once
 
 
-def run_ranks(ranks: int, arguments: list[str], max_restarts: int) -> int:
+GOES_ON = "the same command goes on from the last checkpoint"
+
+
+def run_ranks(ranks: int, arguments: list[str], max_restarts: int, then: str = GOES_ON) -> int:
     """Runs ``python`` with ``arguments`` in each of ``ranks`` processes until all have ended.
 
     Args:
         ranks: processes on this machine; they find their number in RANK, as under torchrun.
         arguments: the command, which after a loss is repeated, and ``restarted`` tells it so.
         max_restarts: how often.
+        then: what to do after that.
 
     Returns:
         The exit code, 0 or what the ranks ended with. They have said why.
@@ -56,7 +60,7 @@ def run_ranks(ranks: int, arguments: list[str], max_restarts: int) -> int:
         if restart < max_restarts:
             warn(f"{lost}; all ranks start again from the last checkpoint (restart {restart + 1} of {max_restarts})")
     after = f" once more after {max_restarts} restarts (--max-restarts)" if max_restarts else ""
-    raise UserError(f"{lost}{after}; the same command goes on from the last checkpoint")
+    raise UserError(f"{lost}{after}; {then}")
 
 
 def run_once(ranks: int, arguments: list[str]) -> tuple[int, str | None]:

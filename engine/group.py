@@ -19,7 +19,7 @@ from engine import slurm
 from engine.elastic import LOST
 from engine.launch import Place
 from engine.peers import Peers
-from errors import UserError, explain
+from errors import UserError, explain, program
 
 
 @contextmanager
@@ -137,7 +137,7 @@ def end(peers: Peers, error: BaseException) -> NoReturn:
     elif isinstance(error, Exception):
         text, code = explain(error)
     if text and peers.claim(text):
-        print(f"train.py: {' '.join(text.splitlines())}", file=sys.stderr)
+        print(f"{program()}: {' '.join(text.splitlines())}", file=sys.stderr)
     if "--debug" in sys.argv:
         print(f"rank {peers.rank}{' lost another' if lost else ''}:\n{traceback.format_exc()}", file=sys.stderr)
     sys.stdout.flush(), sys.stderr.flush()

@@ -116,6 +116,21 @@ def latest_run() -> Path:
     return max(saved, key=lambda path: path.stat().st_mtime).parent.parent
 
 
+def evaluated(run: str | None, saved: Path | None) -> Path:
+    """The run that an evaluation writes to: the one that was named, or else that of a checkpoint, or else the latest.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if run is not None:
+        return run_path(run)
+    if saved is None:
+        return latest_run()
+    if saved.resolve().parent.name != "checkpoints":
+        raise UsageError(f"--checkpoint {saved}: is not in a run's checkpoints; say with --run where its results go")
+    return saved.parent.parent
+
+
 def newest_checkpoint(run: Path) -> checkpoint.Checkpoint:
     """The newest checkpoint of a run that loads.
 

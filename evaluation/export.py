@@ -29,6 +29,7 @@ from engine import runs
 from engine.checkpoint import Checkpoint
 from errors import UsageError
 from evaluation.card import card
+from evaluation.contenders import trained
 from model.encoder import Encoder
 from pipeline.recipe_file import recipe_of
 
@@ -50,7 +51,7 @@ def export(saved: Checkpoint, run: Path, file: Path, averaged: bool) -> list[Pat
         UsageError: there is no such format, or what writes it is not installed.
     """
     check(file)
-    encoder = encoder_of(saved)
+    encoder = trained(saved).eval()
     fields = describe(saved, averaged)
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{file.name}.", suffix=".tmp", dir=file.parent))
@@ -72,13 +73,6 @@ def check(file: Path) -> None:
         raise UsageError(f"--export {file}: is a directory; name a file that is not there yet")
     if file.suffix == ".onnx" and not (find_spec("onnx") and find_spec("onnxscript")):
         raise UsageError(f"--export {file}: the exporter of ONNX is not here; get it with `pip install onnx onnxscript`")
-
-
-def encoder_of(saved: Checkpoint) -> Encoder:
-    prefix = "encoder."
-    encoder = Encoder(runs.encoder_config(saved.config))
-    encoder.load_state_dict({k.removeprefix(prefix): v for k, v in saved.weights.items() if k.startswith(prefix)})
-    return encoder.eval()
 
 
 def describe(saved: Checkpoint, averaged: bool) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import torch
 from engine.checkpoint import Checkpoint
 from engine.precision import Precision
 from errors import UsageError
-from evaluation.export import encoder_of
+from evaluation.contenders import trained
 from evaluation.features import represent
 from pipeline import EvalLoader
 from pipeline.recipe_file import recipe_of
@@ -34,7 +34,7 @@ def write_features(saved: Checkpoint, data: ShardSet, out: Path, precision: Prec
     """
     if out.suffix != ".npz" or out.is_dir():
         raise UsageError(f"--features {out}: name a file that ends in .npz")
-    encoder = encoder_of(saved)
+    encoder = trained(saved)
     loader = EvalLoader(data, list(data.manifest.splits), recipe_of(saved.config), device=device)
     n, width = len(loader.store), encoder.config.embedding
     see = represent(encoder, precision, device)

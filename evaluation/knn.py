@@ -1,4 +1,7 @@
-"""The k-nearest-neighbour probe: neighbours by cosine vote with weight exp(cosine / T), as in Wu et al. 2018 (1805.01978)."""
+"""The k-nearest-neighbour probe: neighbours by cosine vote with weight exp(cosine / T), as in Wu et al. 2018 (1805.01978).
+
+Shape letters: m test images of a piece, C classes, k neighbours.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evaluation.features import Labelled, standardise
+from evaluation.features import Labelled, Scaled, fit_scaler
+from evaluation.scores import Fitted
 
 NEIGHBOURS = 20
 TEMPERATURE = 0.07
-CHUNK = 500  # test images at a time: bounds memory at CHUNK x training images
 
 
-def knn_top1(train: Labelled, test: Labelled, classes: int) -> float:
-    """Accuracy on ``test`` of the vote of its nearest training images, as a fraction."""
-    x_train, x_test = (F.normalize(x) for x in standardise(train.x, test.x))
-    hits = [vote(x_train, train.y, x, classes) == y for x, y in zip(x_test.split(CHUNK), test.y.split(CHUNK), strict=True)]
-    return torch.cat(hits).float().mean().item()
+def train_knn(train: Labelled, classes: int, device: torch.device) -> Fitted:
+    """The vote of the nearest training images, by their centred view."""
+    train = train.centred()
+    scale = fit_scaler(train, device)
+
+    def unit(x: Tensor) -> Tensor:
+        return F.normalize(scale(x))
+
+    known = Scaled(train, unit, device)
+    return Fitted(lambda x: vote(known, unit(x), classes), {})
 
 
-def vote(x_train: Tensor, y_train: Tensor, x: Tensor, classes: int) -> Tensor:
-    """The class (n,) with the most weight among each row's neighbours."""
-    cosine, nearest = (x @ x_train.T).topk(min(NEIGHBOURS, len(x_train)))
-    weights = torch.zeros(len(x), classes).scatter_add_(1, y_train[nearest], (cosine / TEMPERATURE).exp())
-    return weights.argmax(1)
+def vote(known: Scaled, x: Tensor, classes: int) -> Tensor:
+    """Each class's weight (m, C) among the neighbours of each row."""
+    cosine, label = x.new_empty(len(x), 0), torch.empty(len(x), 0, dtype=torch.int64, device=x.device)
+    for others, y in known:  # the nearest so far, and those of one more piece
+        cosine = torch.cat([cosine, x @ others.T], 1)
+        label = torch.cat([label, y.expand(len(x), -1)], 1)
+        cosine, nearest = cosine.topk(min(NEIGHBOURS, cosine.shape[1]))
+        label = label.gather(1, nearest)
+    return x.new_zeros(len(x), classes).scatter_add_(1, label, (cosine / TEMPERATURE).exp())

@@ -1,4 +1,4 @@
-"""Options of the evaluation command that ask for something other than a probe."""
+"""Options of the evaluation command: how probes are trained, and what it does beside them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,13 @@ Export = Annotated[
 FeaturesOut = Annotated[
     Path | None, typer.Option("--features", help="Write r1, labels and keys of all images of --data: FILE.npz.")
 ]
+Protocol = Annotated[str, typer.Option(help="cached features, or the paper's: new views in every epoch; docs/probes.md.")]
+ProbeViews = Annotated[int, typer.Option("--views", min=0, help="Augmented views of each training image beside its centre.")]
+Fraction = Annotated[str | None, typer.Option(help="Also with few labels: parts of them, as in 0.01,0.1.")]
+ProbeEpochs = Annotated[float | None, typer.Option(help="Length of a probe's training.", show_default="the probe's")]
+FinetuneRate = Annotated[float, typer.Option("--finetune-lr", help="Of the encoder.")]
+Baselines = Annotated[bool, typer.Option(help="Random initialisation and raw pixels beside it.")]
+KeepFeatures = Annotated[bool, typer.Option("--keep-features", help="For the next time, in the run's features/.")]
 
 Report = Annotated[bool, typer.Option("--report", help="Write report.html into the run: all there is to see of it, in one page.")]
 

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from errors import UsageError
 from pipeline.backends import PREFETCH, Job, choose, cores, job_of, make_views
-from pipeline.draws import centre_view, draw_locations, draw_views, sliced
+from pipeline.draws import Draws, centre_view, draw_locations, draw_views, sliced
 from pipeline.needs import Need, most_at_once, needs
-from pipeline.order import epoch_order, steps_in_epoch
+from pipeline.order import kept_order, steps_in_epoch
 from pipeline.recipes import Recipe
 from pipeline.shard_set import ShardSet, as_set
 from pipeline.store import Store
@@ -52,6 +52,7 @@ class TwoViewLoader:
         threads: for decoding and views; all cores of this process by default.
         pixels: what makes the views: "dali", "torch" (CPU only), or "auto" for the faster.
         prefetch: batches made ahead of the one in use, which is good until the next is asked for. Changes no bit.
+        keep: (samples,) bool, the samples to draw; all by default.
 
     Raises:
         UsageError: where no batch can be made of what is asked.
@@ -70,6 +71,7 @@ class TwoViewLoader:
         threads: int | None = None,
         pixels: str = "auto",
         prefetch: int = PREFETCH,
+        keep: np.ndarray | None = None,
     ) -> None:
         self.root, self.recipe, self.batch, self.rank, self.world, self.seed = as_set(root), recipe, batch, rank, world, seed
         self.device = torch.device(device)
@@ -79,7 +81,8 @@ class TwoViewLoader:
         self.store = Store(self.root, splits)
         self.splits = tuple(splits)
         self.epoch = self.step = 0
-        self.order = lru_cache(maxsize=3)(partial(epoch_order, self.store.shard_sizes, self.seed))
+        self.keep = np.ones(len(self.store), bool) if keep is None else keep
+        self.order = lru_cache(maxsize=3)(partial(kept_order, self.keep, self.store.shard_sizes, self.seed))
         self.views: Iterator[list[Tensor]] | None = None
         self.in_use: deque[tuple[torch.cuda.Event, tuple[Tensor, ...]]] = deque()
         self.check()
@@ -97,11 +100,16 @@ class TwoViewLoader:
             advice = f"try --batch-size {fits}" if fits >= 2 else f"that is too few for {self.world} ranks"
             samples = f"{len(self.store)} samples in {'+'.join(self.splits)}"
             raise UsageError(f"{self.root}: {samples} are less than one batch of {self.batch}; {advice}")
-        self.root.admit(most_at_once(self.store.shards, self.batch))
+        self.root.admit(self.room)
+
+    @property
+    def room(self) -> int:
+        """Bytes of shards to have at a time; few kept samples lie among many."""
+        return most_at_once(self.store.shards, self.batch * len(self.store) // int(self.keep.sum()))
 
     def __len__(self) -> int:
         """Steps of an epoch, equal on every rank."""
-        return steps_in_epoch(len(self.store), self.batch)
+        return steps_in_epoch(int(self.keep.sum()), self.batch)
 
     def __iter__(self) -> Iterator[Views]:
         while self.step < len(self):
@@ -134,7 +142,7 @@ class TwoViewLoader:
         """The views of every step from where the loader stands."""
         # Not self, which holds the views: a circle, and its thread, would stay until the next garbage collection.
         plan = copy(self)
-        self.root.expect(plan.needs(self.epoch, self.step), most_at_once(self.store.shards, self.batch), len(self), self.world)
+        self.root.expect(plan.needs(self.epoch, self.step), self.room, len(self), self.world)
         jobs = (plan.job(*position) for position in plan.positions(self.epoch, self.step))
         share = self.batch // self.world
         return make_views(jobs, self.recipe, 2, share, self.device, self.pixels, self.threads, self.root, self.prefetch)
@@ -205,7 +213,11 @@ class EvalLoader:
         batch: images at a time.
         device: where views are delivered.
         pixels, prefetch: as for training.
+        rank, world: this process and how many there are; each gets every ``world``-th batch.
+        threads: for decoding and views; all cores of this process by default.
     """
+
+    each = 1  # views of an image
 
     def __init__(
         self,
@@ -216,9 +228,13 @@ class EvalLoader:
         device: torch.device | str = "cpu",
         pixels: str = "auto",
         prefetch: int = PREFETCH,
+        rank: int = 0,
+        world: int = 1,
+        threads: int | None = None,
     ) -> None:
         self.root, self.recipe, self.batch, self.device = as_set(root), recipe.centred(), batch, torch.device(device)
         self.pixels, self.prefetch = choose(pixels, self.device), prefetch
+        self.rank, self.world, self.threads = rank, world, threads or cores()
         self.manifest = self.root.manifest
         self.store = Store(self.root, splits)
 
@@ -226,15 +242,43 @@ class EvalLoader:
         return math.ceil(len(self.store) / self.batch)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        starts = range(0, len(self.store), self.batch)
-        numbers, room = self.store.numbers(np.arange(len(self.store))), most_at_once(self.store.shards, self.batch)
-        self.root.expect(iter(needs(self.store.shards, numbers, self.batch, 0)), room, len(self))
-        jobs = map(self.job, starts)
-        views = make_views(jobs, self.recipe, 1, self.batch, self.device, self.pixels, cores(), self.root, self.prefetch)
-        for start, (x,) in zip(starts, views, strict=True):
+        for start, (x, *_) in self.views():
             yield x, torch.from_numpy(self.store.labels[start : start + self.batch])
+
+    def views(self) -> Iterator[tuple[int, list[Tensor]]]:
+        """Each batch of this rank: the number of its first image, and its views."""
+        numbers, room = self.store.numbers(np.arange(len(self.store))), most_at_once(self.store.shards, self.batch)
+        self.root.expect(iter(needs(self.store.shards, numbers, self.batch, 0)), room, len(self), self.world)
+        starts = range(self.rank * self.batch, len(self.store), self.world * self.batch)
+        own = self.device, self.pixels, self.threads, self.root, self.prefetch
+        return zip(starts, make_views(map(self.job, starts), self.recipe, self.each, self.batch, *own), strict=True)
 
     def job(self, start: int) -> Job:
         self.root.reach(start // self.batch)
         rows = np.arange(start, min(start + self.batch, len(self.store)))
-        return job_of(self.store, rows, [centre_view(self.recipe, self.store.sizes[rows])])
+        return job_of(self.store, rows, self.draws(rows))
+
+    def draws(self, rows: np.ndarray) -> list[Draws]:
+        return [centre_view(self.recipe, self.store.sizes[rows])]
+
+
+class AugmentedLoader(EvalLoader):
+    """The same whole split in its order, each image as two augmented views: those of ``views()``.
+
+    They are functions of (seed, epoch, place in the split), whatever the ranks.
+
+    Args:
+        seed: of the views.
+        epoch: others in each.
+    """
+
+    each = 2
+
+    def __init__(
+        self, root: Path | ShardSet, splits: Sequence[str], recipe: Recipe, seed: int, epoch: int, **options: Any
+    ) -> None:
+        super().__init__(root, splits, recipe, **options)
+        self.recipe, self.seed, self.epoch = recipe, seed, epoch
+
+    def draws(self, rows: np.ndarray) -> list[Draws]:
+        return list(draw_views(self.recipe, self.store.sizes[rows], self.seed, self.epoch, int(rows[0]) // self.batch))

@@ -24,6 +24,12 @@ def epoch_order(shard_sizes: Sequence[int], seed: int, epoch: int, window: int =
     return np.concatenate([rng.permutation(np.concatenate([np.arange(starts[s], starts[s + 1]) for s in w])) for w in windows])
 
 
+def kept_order(keep: np.ndarray, shard_sizes: Sequence[int], seed: int, epoch: int) -> np.ndarray:
+    """The same of those samples alone that are marked in ``keep`` (samples,)."""
+    order = epoch_order(shard_sizes, seed, epoch)
+    return order[keep[order]]
+
+
 def steps_in_epoch(samples: int, batch: int) -> int:
     """Whole global batches in an epoch; the samples left over differ from epoch to epoch, as the order does."""
     return samples // batch

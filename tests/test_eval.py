@@ -6,9 +6,13 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import typer
 from typer.testing import CliRunner
 
-from eval import app
+import eval as evaluate
+from engine import checkpoint
+from errors import explain
+from evaluation import probing
 from tests.test_train import SMALL, run, train
 
 
@@ -19,38 +23,149 @@ def trained(photo_set, tmp_path_factory):
     return cwd
 
 
+@pytest.fixture
+def here(trained, tmp_path, monkeypatch):
+    """A copy of the run of three steps, in the working directory."""
+    shutil.copytree(trained / "runs", tmp_path / "runs")
+    for events in (tmp_path / "runs" / "one").glob("events*"):
+        events.unlink()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "runs" / "one"
+
+
 def invoke(*arguments):
     """eval.py in this process."""
-    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    result = CliRunner().invoke(evaluate.app, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
 
 
-def test_linear_and_knn_on_the_latest_run(trained, photo_set):
-    result = run("eval.py", "--probe", "linear,knn", "--gpus", "0", cwd=trained)
-    assert "24 test images" in result.stdout
-    for probe in ("linear", "knn"):
-        found = json.loads((trained / "runs" / "one" / f"eval-{probe}.json").read_text())
-        assert found["probe"] == probe
-        assert (found["step"], found["n_test"], found["data"]) == (3, 24, str(photo_set))
-        assert all(0 <= found[key] <= 1 for key in ("top1", "top1_random_init", "top1_raw_pixels"))
-        assert found["seconds"] > 0
+def call(*arguments, gpus=0):
+    """The command in this process: what it said on failing, in one line, and its exit code; ("", 0) if it did not."""
+    try:
+        typer.main.get_command(evaluate.app).main([*map(str, arguments), "--gpus", str(gpus)], standalone_mode=False)
+    except Exception as error:
+        text, code = explain(error)
+        assert len(text.splitlines()) == 1
+        return text, code
+    return "", 0
 
 
-def test_same_run_same_numbers(trained):
+def found(run_directory, probe="linear"):
+    return json.loads((run_directory / f"eval-{probe}.json").read_text())
+
+
+def test_three_probes_on_the_latest_run(here, photo_set, capsys):
+    assert call("--probe", "linear,mlp,knn", "--fraction", "0.5", "--views", "1", "--probe-epochs", "4") == ("", 0)
+    shown = capsys.readouterr().out
+    assert "24 test images" in shown
+    assert "95 % interval" in shown
+    for probe in ("linear", "mlp", "knn"):
+        one = found(here, probe)
+        assert one["probe"] == probe
+        assert (one["step"], one["n_test"], one["n_train"], one["data"]) == (3, 24, 96, str(photo_set))
+        assert all(0 <= one[key] <= 1 for key in ("top1", "top1_random_init", "top1_raw_pixels"))
+        assert one["top5"] is None
+        assert one["classes"] == ["cats", "dogs"]
+        assert one["interval"][0] < one["top1"] < one["interval"][1]
+        assert sum(map(sum, one["confusion"])) == 24
+        assert one["top1"] == pytest.approx(sum(one["confusion"][i][i] for i in range(2)) / 24)
+        assert len(one["per_class"]) == 2
+        assert one["fractions"].keys() == {"0.5"}
+        assert one["seconds"] > 0
+    assert found(here, "knn")["views"] == 0
+    assert not (here / "features").exists()
+
+
+def test_the_papers_protocol_and_fine_tuning(here):
+    """Whole files of results; that they learn is tested beside their code."""
+    assert call("--probe", "linear,mlp,finetune", "--protocol", "paper", "--probe-epochs", "1", "--fraction", "0.5") == ("", 0)
+    for probe, way in (("linear", "paper"), ("mlp", "paper"), ("finetune", "finetune")):
+        one = found(here, probe)
+        assert (one["protocol"], one["n_test"]) == (way, 24)
+        assert one["top1_random_init"] is not None
+        assert (one["top1_raw_pixels"] is None) == (probe == "finetune")
+        assert one["fractions"]["0.5"] is not None
+    assert found(here, "finetune")["chosen"] == {"epochs": 1, "lr": 1e-3}
+
+
+def test_the_board_shows_the_accuracies(here):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert call("--probe", "knn", "--no-baselines") == ("", 0)
+    (shown,) = EventAccumulator(str(here)).Reload().Scalars("eval/knn_top1")
+    assert (shown.step, shown.value) == (3, pytest.approx(found(here, "knn")["top1"]))
+
+
+def test_same_run_same_numbers(here):
     def numbers():
-        run("eval.py", "--probe", "linear", "--run", "one", "--gpus", "0", cwd=trained)
-        found = json.loads((trained / "runs" / "one" / "eval-linear.json").read_text())
-        return {key: value for key, value in found.items() if key != "seconds"}
+        assert call("--run", "one") == ("", 0)
+        return {key: value for key, value in found(here).items() if key != "seconds"}
 
     assert numbers() == numbers()
 
 
-def test_the_curve_is_a_picture(trained):
+def test_baselines_are_computed_once(here, monkeypatch):
+    call("--probe", "knn")
+    first = found(here, "knn")
+    seen = []
+    whole = probing.Probing.look
+    monkeypatch.setattr(probing.Probing, "look", lambda self: seen.extend(self.missing) or whole(self))
+    call("--probe", "knn")
+    assert [task.contender for task in seen] == ["encoder"]
+    assert found(here, "knn")["top1_raw_pixels"] == first["top1_raw_pixels"]
+    call("--probe", "knn", "--no-baselines")
+    assert (found(here, "knn")["top1_raw_pixels"], found(here, "knn")["top1_random_init"]) == (None, None)
+    seen.clear()
+    (here / "baselines.json").write_text("[broken")
+    call("--probe", "knn")
+    assert len(seen) == 3
+
+
+def test_kept_features_serve_again_and_others_do_not(here, monkeypatch):
+    call("--probe", "knn", "--keep-features", "--no-baselines")
+    files = set((here / "features").iterdir())
+    assert {path.name[:5] for path in files} == {"train", "val-e"}
+    first = found(here, "knn")
+    monkeypatch.setattr("evaluation.extract.sweep", None)  # no image is looked at
+    assert call("--probe", "knn", "--no-baselines") == ("", 0)
+    assert found(here, "knn")["top1"] == first["top1"]
+    assert set((here / "features").iterdir()) == files
+    monkeypatch.undo()
+    monkeypatch.chdir(here.parent.parent)
+    call("--probe", "linear", "--views", "1", "--no-baselines")  # of other views: made, and removed
+    assert set((here / "features").iterdir()) == files
+
+
+def test_an_older_checkpoint_of_another_place(here):
+    saved = here / "checkpoints" / "step-3"
+    assert call("--probe", "knn", "--checkpoint", saved, "--no-baselines") == ("", 0)
+    moved = here.parent.parent / "step-3"
+    shutil.copytree(saved, moved)
+    text, code = call("--probe", "knn", "--checkpoint", moved)
+    assert code == 2
+    assert "--run" in text
+    assert call("--probe", "knn", "--checkpoint", moved, "--run", "one", "--no-baselines") == ("", 0)
+
+
+def test_two_ranks_have_the_numbers_of_one(here):
+    def numbers():
+        return [{k: v for k, v in found(here, p).items() if k != "seconds"} for p in ("linear", "knn")]
+
+    arguments = ("--probe", "linear,knn", "--views", "2")
+    assert call(*arguments) == ("", 0)
+    alone = numbers()
+    (here / "baselines.json").unlink()
+    result = run("eval.py", *arguments, "--gpus", "0", "--procs", "2", cwd=here.parent.parent)
+    assert result.stdout.count("test images") == 1
+    assert numbers() == alone
+
+
+def test_the_curve_is_a_picture(here):
     from PIL import Image
 
-    run("eval.py", "--curve", "--run", "one", cwd=trained)
-    with Image.open(trained / "runs" / "one" / "curve.png") as picture:
+    assert call("--curve", "--run", "one") == ("", 0)
+    with Image.open(here / "curve.png") as picture:
         assert picture.width > 800
 
 
@@ -96,19 +211,114 @@ def test_runs_beside_one_another(trained, monkeypatch):
     [
         (["--probe", "quadratic"], "no such probe"),
         (["--run", "nobody"], "no run with a checkpoint"),
-        (["--run", "one", "--data", "nowhere"], "nowhere"),
-        (["--run", "one", "--gpus", "64"], "--gpus 0"),
+        (["--checkpoint", "runs/one/checkpoints/step-4"], "no checkpoint there"),
+        (["--data", "nowhere"], "nowhere"),
+        (["--fraction", "0.1,2"], "between 0 and 1"),
+        (["--fraction", "many"], "between 0 and 1"),
+        (["--protocol", "mine"], "cached or paper"),
+        (["--probe-epochs", "-1"], "not positive"),
         (["--curve", "--run", "nobody"], "metrics.jsonl"),
     ],
 )
-def test_wrong_usage_is_one_line(trained, arguments, says):
-    result = run("eval.py", *arguments, cwd=trained, code=2)
-    assert says in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+def test_wrong_usage_is_one_line(here, arguments, says):
+    text, code = call(*arguments)
+    assert code == 2
+    assert says in text
 
 
-def test_without_any_run_it_says_how_to_get_one(tmp_path):
-    assert "train.py" in run("eval.py", cwd=tmp_path, code=2).stderr
+def test_more_gpus_than_there_are(here):
+    text, code = call("--run", "one", gpus=64)
+    assert code == 2
+    assert "--gpus 0" in text
+
+
+def test_without_any_run_it_says_how_to_get_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text, code = call()
+    assert code == 2
+    assert "train.py" in text
+
+
+def test_a_checkpoint_of_another_architecture(here):
+    file = here / "checkpoints" / "step-3" / "config.json"
+    config = json.loads(file.read_text())
+    config["settings"]["encoder"]["depth"] += 1
+    file.write_text(json.dumps(config))
+    (file.parent / checkpoint.CHECKSUMS).unlink()
+    text, code = call("--probe", "knn")
+    assert code == 1
+    assert "step-3: its weights are not those of the encoder in its config.json" in text
+
+
+def test_features_that_are_not_finite(here):
+    saved = checkpoint.load(here / "checkpoints" / "step-3")
+    name = next(name for name in saved.weights if name.startswith("encoder.to_1") and name.endswith("bias"))
+    saved.weights[name][0] = float("nan")
+    checkpoint.save(here / "checkpoints", 4, saved.weights, saved.trainer, saved.config)
+    text, code = call("--probe", "knn", "--no-baselines")
+    assert code == 1
+    assert "step-4" in text
+    assert "not finite" in text
+    assert not list((here).glob("eval-*"))
+    assert not (here / "features").exists()
+
+
+def test_an_unwritable_output(here, monkeypatch):
+    (here / "eval-linear.json").mkdir()
+    text, code = call("--probe", "linear")
+    assert code == 1
+    assert "eval-linear.json: is a directory" in text
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    text, code = call("--probe", "knn")
+    assert code == 1
+    assert "one: results cannot be written there (Read-only file system)" in text
+
+
+def refuse(**_):
+    raise OSError(30, "x")
+
+
+def test_another_set_with_other_classes_and_sizes_and_fewer_images_than_a_batch(here, photos, tmp_path):
+    """Transfer: the classes are the other set's."""
+    out = photo_folder(tmp_path, {"train/a": 5, "train/b": 4, "train/c": 4, "val/a": 1, "val/b": 1, "val/c": 2}, size=200)
+    assert call("--probe", "linear,knn", "--data", out) == ("", 0)
+    assert (found(here)["n_test"], found(here)["classes"]) == (4, ["a", "b", "c"])
+    assert found(here)["data"] == str(out)
+
+
+def test_classes_without_training_images_are_told(here, tmp_path, capsys):
+    out = photo_folder(tmp_path, {"train/a": 3, "train/b": 3, "val/a": 2, "val/b": 1, "val/new": 2})
+    assert call("--probe", "knn", "--data", out, "--no-baselines") == ("", 0)
+    assert "of 3 classes with test images, 1 have none to train on (new)" in capsys.readouterr().err
+    assert found(here, "knn")["per_class"][2] == 0
+
+
+@pytest.mark.parametrize(
+    ("folders", "says"),
+    [({"train/a": 6, "val/a": 2}, "1 class"), ({"a": 4, "b": 4}, "'val'")],
+)
+def test_data_that_cannot_be_probed(here, tmp_path, folders, says):
+    text, code = call("--data", photo_folder(tmp_path, folders))
+    assert code == 2
+    assert says in text
+
+
+def photo_folder(tmp_path, folders, size=40):
+    """A shard set of noise: so many images in each folder."""
+    import numpy as np
+    from PIL import Image
+
+    from tests.conftest import build
+
+    rng = np.random.default_rng(0)
+    for folder, count in folders.items():
+        (tmp_path / "src" / folder).mkdir(parents=True)
+        for number in range(count):
+            Image.fromarray(rng.integers(0, 256, (size, size, 3), np.uint8)).save(tmp_path / "src" / folder / f"{number}.png")
+    out = tmp_path / "set"
+    val = [] if any(folder.startswith("val") for folder in folders) else ["--val", "0"]
+    build("folder", "--src", str(tmp_path / "src"), "--out", str(out), "--workers", "1", *val)
+    return out
 
 
 def test_unlabelled_data_pretrains_and_probes_say_what_they_lack(photos, tmp_path):
@@ -119,3 +329,4 @@ def test_unlabelled_data_pretrains_and_probes_say_what_they_lack(photos, tmp_pat
     run("train.py", "--data", "bare", *SMALL, "--run", "bare", "--steps", "2", cwd=tmp_path)
     result = run("eval.py", "--run", "bare", "--gpus", "0", cwd=tmp_path, code=2)
     assert "no labels" in result.stderr or "no split" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr

@@ -50,12 +50,12 @@ def test_the_run_is_whole(place, original):
 
 def test_probes_see_the_originals_features(place, photo_set, original):
     """What the probes are given is r1 of the original, on the same views."""
-    import eval as evaluate
     from engine.precision import Precision
+    from evaluation.contenders import trained
     from evaluation.features import collect, represent
     from pipeline import RECIPES, EvalLoader
 
-    encoder = evaluate.trained(final(imported(place)))
+    encoder = trained(final(imported(place)))
     function = represent(encoder, Precision(None, "exact"), torch.device("cpu"))
     loader = EvalLoader(photo_set, ["val"], RECIPES["cifar32"], device=torch.device("cpu"))
     (ours, theirs) = collect(loader, function, lambda x: original(x)[0].flatten(1))

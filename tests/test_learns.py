@@ -60,9 +60,12 @@ def test_shapes_beat_random_initialisation_and_raw_pixels(alone):
 
 @pytest.mark.long
 @pytest.mark.timeout(3000)
-def test_fashion_mnist_reaches_86_percent(alone):
+def test_fashion_mnist_reaches_86_percent_and_3_points_more_when_fine_tuned(alone):
     need_fashion_mnist()
     learns.call("-m", "shards", "build", "fashion-mnist")
     linear = learns.learn(Path("data/fashion-mnist"), Path("runs"), seed=1)["linear"]
     assert linear["n_test"] == 10_000
     assert linear["top1"] >= 0.86
+    run = Path("runs/fashion-mnist-seed1")
+    learns.call("eval.py", "--probe", "finetune", "--probe-epochs", "4", "--no-baselines", "--run", str(run), "--gpus", "0")
+    assert json.loads((run / "eval-finetune.json").read_text())["top1"] >= linear["top1"] + 0.03

@@ -15,7 +15,7 @@ from torch import Tensor
 from engine import precision
 from engine.checkpoint import Checkpoint
 from engine.precision import Precision
-from evaluation.export import encoder_of
+from evaluation.contenders import trained
 from evaluation.report.sample import Part
 from model.encoder import Encoder, Features
 from pipeline.backends import choose, cores, job_of, make_views
@@ -67,5 +67,5 @@ class Eye:
 
 
 def open_eye(saved: Checkpoint, device: torch.device) -> Eye:
-    encoder = encoder_of(saved).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    encoder = trained(saved).eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Eye(encoder, recipe_of(saved.config), precision.choose("auto", device), device)

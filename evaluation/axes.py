@@ -1,0 +1,56 @@
+"""Principal axes of features, which are often nearly dependent: what tells classes apart may vary far less than the rest.
+
+Shape letters: m rows of a piece, n rows surveyed, D features, A axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from evaluation.features import Labelled, Scaler, fit_scaler
+
+SURVEYED = 16_384  # rows that axes are taken of, or one piece more: 250 MB at 3,072 features
+
+
+class Axes(NamedTuple):
+    """Of standardised features: variance (A,) along each principal axis, and these as columns of (D, A).
+
+    A is D; or fewer with fewer images than that, which lie in the axes' span.
+    """
+
+    variance: Tensor
+    directions: Tensor
+
+    def whiten(self, x: Tensor, floor: float) -> Tensor:
+        """Features (m, A) along the axes, with variances near 1 where they were above ``floor``, and small below it."""
+        return (x @ self.directions) * (self.variance + floor).rsqrt()
+
+
+def survey(train: Labelled, device: torch.device) -> tuple[Scaler, Axes]:
+    """How features are standardised, and their axes: of the first rows, which are in random order as they are stored."""
+    scale = fit_scaler(train, device)
+    return scale, principal_axes(first_rows(scale(x) for x, _ in train.pieces(device)))
+
+
+def first_rows(pieces: Iterable[Tensor]) -> Tensor:
+    found: list[Tensor] = []
+    for x in pieces:
+        found.append(x)
+        if sum(map(len, found)) >= SURVEYED:
+            break
+    return torch.cat(found)
+
+
+def principal_axes(x: Tensor) -> Axes:
+    """Of rows (n, D); by their products with one another where these are fewer than those of features."""
+    n, D = x.shape
+    variance, directions = torch.linalg.eigh((x.T @ x if n > D else x @ x.T) / n)
+    if n <= D:
+        there = variance > variance.max() * 1e-6
+        variance, directions = variance[there], x.T @ directions[:, there] / (n * variance[there]).sqrt()
+    largest = directions.gather(0, directions.abs().argmax(0, keepdim=True))
+    return Axes(variance.clamp(min=0), directions * largest.sign())  # an axis has no sign of its own, and rounding would choose

@@ -1,0 +1,27 @@
+"""Accuracies of baselines, kept beside a run: random initialisation and raw pixels do not change while it trains on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from shards.atomic import atomic
+
+FILE = "baselines.json"
+
+
+class Kept:
+    """Top-1 by what decides it, in ``run/baselines.json``; what cannot be read there is computed anew."""
+
+    def __init__(self, run: Path) -> None:
+        self.path = run / FILE
+        try:
+            found = json.loads(self.path.read_text())
+        except (OSError, ValueError):
+            found = {}
+        self.found: dict[str, float] = found if isinstance(found, dict) else {}
+
+    def put(self, found: dict[str, float]) -> None:
+        self.found |= found
+        with atomic(self.path) as file:
+            file.write((json.dumps(self.found, indent=2) + "\n").encode())

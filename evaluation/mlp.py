@@ -1,0 +1,90 @@
+"""The MLP probe on features that were extracted once: one hidden layer, trained by AdamW with a cosine schedule.
+
+It sees features along their principal axes. How small a variance is still blown up to 1 is chosen on held-out training images:
+more is more to learn from, and more noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from evaluation.axes import Axes, survey
+from evaluation.features import Function, Labelled, Scaler
+from evaluation.scores import Classifier, Fitted, score
+from evaluation.split import HELD_OUT, held_out
+from model.probe import MLPProbe, probe_loss
+
+FLOORS = (1e-1, 1e-2, 1e-3)  # of variances, where the features' mean variance is 1
+RATE, DECAY = 1e-3, 1e-2
+BATCH = 256
+EPOCHS = 20
+LEAST = 300  # steps, however few the images
+BLOCK = 8192  # rows that are read at a time and shuffled: files are read in long pieces
+SEED = 0
+
+
+def train_mlp(train: Labelled, classes: int, device: torch.device, epochs: float | None = None) -> Fitted:
+    """Trains on ``train`` with the floor that does best on the part of it that was held out."""
+    scale, axes = survey(train, device)
+    forms: dict[float, Function] = {floor: partial(whitened, scale, axes, floor) for floor in FLOORS}
+    floor = choose_floor(train, classes, forms, device, epochs)
+    return Fitted(fit(train, classes, forms[floor], device, epochs), {"floor": floor})
+
+
+def whitened(scale: Scaler, axes: Axes, floor: float, x: Tensor) -> Tensor:
+    return axes.whiten(scale(x), floor)
+
+
+def choose_floor(
+    train: Labelled, classes: int, forms: dict[float, Function], device: torch.device, epochs: float | None
+) -> float:
+    if len(train.rows) < 2 * HELD_OUT:  # too few to choose by
+        return FLOORS[0]
+    held = next(held_out(train.labels))
+    shown, unseen = train.only(~held), train.only(held).centred()
+    tried = {
+        floor: score(fit(shown, classes, form, device, epochs), unseen, classes, device).top1 for floor, form in forms.items()
+    }
+    return max(tried, key=tried.__getitem__)
+
+
+def fit(train: Labelled, classes: int, prepare: Function, device: torch.device, epochs: float | None) -> Classifier:
+    """A probe trained on all views of ``train``, prepared; it classifies with the statistics of training."""
+    torch.manual_seed(SEED)
+    width = prepare(train.piece(0, train.rows[:1], device)[0]).shape[1]
+    probe = MLPProbe(width, classes).to(device)
+    optimizer = torch.optim.AdamW(probe.parameters(), RATE, weight_decay=DECAY, fused=True)
+    total = steps(train, epochs)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / total)))
+    for _, (x, y) in zip(range(total), batches(train, prepare, device), strict=False):
+        loss = probe_loss(probe(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    probe.eval()
+    return lambda x: probe(prepare(x))
+
+
+def steps(train: Labelled, epochs: float | None) -> int:
+    asked = math.ceil((epochs or EPOCHS) * train.samples / BATCH)
+    return asked if epochs else max(LEAST, asked)
+
+
+def batches(train: Labelled, prepare: Function, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches without end: blocks of all views in random order, their rows shuffled; an image comes once a view in an epoch."""
+    generator = torch.Generator().manual_seed(SEED)
+    blocks = [(view, rows) for view in range(len(train.x)) for rows in train.rows.split(BLOCK)]
+    while True:
+        for number in torch.randperm(len(blocks), generator=generator).tolist():
+            view, rows = blocks[number]
+            x, y = train.piece(view, rows, device)
+            order = torch.randperm(len(y), generator=generator).to(device)
+            for batch in order.tensor_split(math.ceil(len(y) / BATCH)):  # of nearly equal sizes
+                if len(batch) > 1:  # batch normalisation needs two
+                    yield prepare(x[batch]), y[batch]

@@ -1,0 +1,138 @@
+"""What `eval.py --probe` is asked for, and whether it can be done: before hours of work, and before ranks are started."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from engine.checkpoint import Checkpoint
+from errors import UsageError, UserError, warn
+from evaluation import finetune, results
+from evaluation.contenders import BASELINES, ENCODER, RAW
+from pipeline.shard_set import ShardSet
+from pipeline.store import Store
+
+PROBES = ("linear", "mlp", "knn", "finetune")
+PROTOCOLS = ("cached", "paper")
+WHOLE = "1"  # the fraction of the labels that is all of them
+
+
+class Plan(NamedTuple):
+    """The options of ``--probe``, by their names, and what they mean for each probe."""
+
+    probes: list[str]
+    protocol: str = "cached"
+    views: int = 0
+    fractions: tuple[str, ...] = ()
+    epochs: float | None = None
+    finetune_rate: float = finetune.RATE
+    baselines: bool = True
+    keep: bool = False
+
+    def tasks(self) -> list[Task]:
+        """Every training of a probe."""
+        contenders = (ENCODER, *BASELINES) if self.baselines else (ENCODER,)
+        tasks = [Task(each, probe, part) for probe in self.probes for each in contenders for part in (WHOLE, *self.fractions)]
+        return [task for task in tasks if (task.contender, task.probe) != (RAW, "finetune")]  # which has nothing to tune
+
+    def way(self, probe: str) -> str:
+        """How a probe is trained: "cached" features, or in step as "paper" and "finetune" are."""
+        return probe if probe == "finetune" else "cached" if probe == "knn" else self.protocol
+
+    def views_of(self, probe: str) -> int:
+        """Augmented views of each image that are extracted for a probe: neighbours are looked for among centred ones."""
+        return self.views if probe != "knn" and self.way(probe) == "cached" else 0
+
+    def decides(self, probe: str) -> list[object]:
+        """What of this plan decides a probe's numbers."""
+        way = self.way(probe)
+        longer = self.epochs if way != "cached" or probe == "mlp" else None
+        return [way, self.views_of(probe), longer, self.finetune_rate if way == "finetune" else None]
+
+
+class Subject(NamedTuple):
+    """What is probed: a checkpoint of a run, on a shard set; ``averaged`` says whose weights they are."""
+
+    saved: Checkpoint
+    run: Path
+    data: ShardSet
+    averaged: bool = False
+
+
+class Task(NamedTuple):
+    """One training of a probe."""
+
+    contender: str
+    probe: str
+    fraction: str
+
+
+def parse_probes(text: str) -> list[str]:
+    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
+    if unknown := [name for name in names if name not in PROBES]:
+        raise UsageError(f"--probe {unknown[0]}: there is no such probe; there are {', '.join(PROBES)}")
+    return names
+
+
+def parse_protocol(text: str) -> str:
+    if text not in PROTOCOLS:
+        raise UsageError(f"--protocol {text}: give {' or '.join(PROTOCOLS)}")
+    return text
+
+
+def parse_fractions(text: str | None) -> tuple[str, ...]:
+    parts = [part.strip() for part in text.split(",")] if text else []
+    for part in parts:
+        try:
+            fits = 0 < float(part) < 1
+        except ValueError:
+            fits = False
+        if not fits:
+            raise UsageError(f"--fraction {part}: give parts of the training labels between 0 and 1, as in 0.01,0.1")
+    return tuple(dict.fromkeys(f"{float(part):g}" for part in parts))
+
+
+def check(subject: Subject, plan: Plan) -> None:
+    """
+    Raises:
+        UsageError: the data have no labels to probe with.
+        UserError: the results could not be written.
+    """
+    check_writable(subject.run, plan)
+    check_labels(subject.data)
+
+
+def check_writable(run: Path, plan: Plan) -> None:
+    for path in [results.file_of(run, probe) for probe in plan.probes]:
+        if path.is_dir():
+            raise UserError(f"{path}: is a directory, and the results go to a file of that name; move it away")
+    try:
+        with tempfile.TemporaryFile(dir=run):
+            pass
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise UserError(f"{run}: results cannot be written there ({why}); make it writable, or copy the run") from error
+
+
+def check_labels(data: ShardSet) -> None:
+    manifest = data.manifest
+    for split in ("train", "val"):
+        if split not in manifest.splits:
+            raise UsageError(f"{data}: has no split '{split}', which a probe needs")
+        if not manifest.splits[split].labelled:
+            raise UsageError(f"{data}: split '{split}' has no labels, which a probe needs; probe on a labelled set with --data")
+    if (count := len(labels_of(data, "train"))) < 2:
+        raise UsageError(f"{data}: has training images of {count} class, and a probe tells at least 2 apart")
+
+
+def warn_of_unseen(data: ShardSet) -> None:
+    train, test = (labels_of(data, split) for split in ("train", "val"))
+    if unseen := sorted(test - train):
+        names = ", ".join(data.manifest.classes[i] for i in unseen[:3])
+        warn(f"{data}: of {len(test)} classes with test images, {len(unseen)} have none to train on ({names}) and count as wrong")
+
+
+def labels_of(data: ShardSet, split: str) -> set[int]:
+    return set(Store(data, [split]).labels.tolist()) - {-1}

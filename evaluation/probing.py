@@ -1,0 +1,205 @@
+"""`eval.py --probe`: all ranks look at the images, probes are trained on what they saw, results are written.
+
+Baselines that were computed before for the same images, settings and probe are read from beside the run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cached_property, lru_cache
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from engine import precision
+from engine.group import joined
+from engine.launch import Place
+from engine.parallel import from_first
+from engine.peers import Peers
+from evaluation import finetune, in_step, paper, results
+from evaluation.baselines import Kept
+from evaluation.contenders import BASELINES, ENCODER, RANDOM, RAW, Contender, contender, identity, trained, untrained
+from evaluation.extract import Images, extract, key
+from evaluation.features import Labelled, labelled
+from evaluation.files import Files
+from evaluation.knn import train_knn
+from evaluation.linear import train_linear
+from evaluation.mlp import train_mlp
+from evaluation.plan import WHOLE, Plan, Subject, Task, warn_of_unseen
+from evaluation.results import Result
+from evaluation.scores import Fitted, Scores, score
+from evaluation.split import few
+from pipeline import TwoViewLoader
+from pipeline.recipe_file import recipe_of
+
+VERSION = 1  # of what probes compute: baselines of another one are computed anew
+
+TRAINERS: dict[str, Callable[..., Fitted]] = {"linear": train_linear, "mlp": train_mlp, "knn": train_knn}
+
+
+def probe(subject: Subject, plan: Plan, where: Place, console: Console, timeout: float = 600) -> None:
+    """Trains and tests what is planned; rank 0 prints a table and writes the results into the run."""
+    with subject.data, Files(subject.run / "features", plan.keep) as files:
+        with joined(where, timeout) as peers:
+            probing = Probing(subject, plan, files, where, peers, console)
+            probing.look()
+            probing.train_in_step()
+        if where.rank == 0:  # the others are not kept waiting for what needs no images
+            probing.train_on_features()
+            probing.finish()
+            warn_of_unseen(subject.data)
+
+
+def longer(epochs: float, part: str) -> float:
+    """Epochs with a part of the labels: fewer updates, but not in proportion."""
+    return epochs / float(part) ** 0.5
+
+
+class Probing:
+    """One evaluation: what is to be done, features by contender and split, scores by task."""
+
+    def __init__(self, subject: Subject, plan: Plan, files: Files, where: Place, peers: Peers, console: Console) -> None:
+        self.subject, self.plan, self.files, self.device, self.console = subject, plan, files, where.device, console
+        self.images = Images(subject.data, recipe_of(subject.saved.config), where, peers, console)
+        self.precision = precision.choose("auto", where.device)
+        self.manifest = subject.data.manifest
+        self.contender = lru_cache(lambda name: contender(name, subject.saved, self.precision, self.device))
+        self.kept, self.began = Kept(subject.run), time.perf_counter()
+        self.features: dict[tuple[str, str], Labelled] = {}
+        self.scores: dict[Task, Scores] = {}
+        self.chosen: dict[Task, dict[str, float]] = {}
+        self.seconds = dict.fromkeys(plan.probes, 0.0)
+
+    @cached_property
+    def missing(self) -> list[Task]:
+        """What is to be trained: all of the encoder's, and of the baselines' what is not kept."""
+        tasks = self.plan.tasks()
+        found: list[Task] = from_first(
+            [task for task in tasks if task.contender == ENCODER or self.key(task) not in self.kept.found]
+        )
+        return found
+
+    def key(self, task: Task) -> str:
+        """What decides a task's numbers."""
+        seen = [self.images.identity(split) for split in ("train", "val")]
+        whose = identity(task.contender, self.subject.saved)
+        return key(VERSION, whose, str(self.precision.dtype), seen, task.probe, task.fraction, self.plan.decides(task.probe))
+
+    def doing(self, *ways: str) -> list[Task]:
+        """What is to be trained in these ways."""
+        return [task for task in self.missing if self.plan.way(task.probe) in ways]
+
+    def look(self) -> None:
+        """One pass over each split for all contenders whose features are to be read."""
+        views = max((self.plan.views_of(task.probe) for task in self.missing), default=0)
+        for split, count, tasks in (("train", views, self.doing("cached")), ("val", 0, self.doing("cached", "paper"))):
+            contenders = self.contenders(tasks)
+            for each, file in zip(contenders, extract(self.images, split, contenders, count, self.files), strict=True):
+                if self.images.where.rank == 0:
+                    self.features[each.name, split] = labelled(self.files.read(file), self.images.labels(split))
+
+    def contenders(self, tasks: list[Task]) -> list[Contender]:
+        names = {task.contender for task in tasks}
+        return [self.contender(name) for name in (ENCODER, *BASELINES) if name in names]
+
+    def train_in_step(self) -> None:
+        """What needs new views in every epoch, and all ranks."""
+        for part in (WHOLE, *self.plan.fractions):
+            if tasks := [task for task in self.doing("paper") if task.fraction == part]:
+                self.train_paper(tasks, part)
+        for task in self.doing("finetune"):
+            self.fine_tune(task)
+        self.shared = time.perf_counter() - self.began - sum(self.seconds.values())
+
+    def train_paper(self, tasks: list[Task], part: str) -> None:
+        """All contenders and probes at once, on the same views."""
+        began, probes = time.perf_counter(), list(dict.fromkeys(task.probe for task in tasks))
+        lasts = paper.length(self.manifest.name, self.plan.epochs)
+        lasts = lasts._replace(epochs=longer(lasts.epochs, part))
+        loader, classes = self.training_views(part), len(self.manifest.classes)
+        found = paper.train_paper(self.images, loader, self.contenders(tasks), probes, classes, lasts, self.precision)
+        for task in tasks:
+            if self.images.where.rank == 0:
+                test = self.features[task.contender, "val"]
+                self.scores[task] = score(found[task.contender, task.probe], test, classes, self.device)
+            self.chosen[task] = {"epochs": lasts.epochs}
+        for probe in probes:
+            self.seconds[probe] += time.perf_counter() - began
+
+    def fine_tune(self, task: Task) -> None:
+        began, classes, saved = time.perf_counter(), len(self.manifest.classes), self.subject.saved
+        encoder = trained(saved) if task.contender == ENCODER else untrained(saved)
+        epochs = longer(self.plan.epochs or finetune.EPOCHS, task.fraction)
+        settings = (epochs, self.plan.finetune_rate, self.precision)
+        model = finetune.fine_tune(self.images, self.training_views(task.fraction), encoder, classes, *settings)
+        self.scores[task] = finetune.test(self.images, model, classes, self.precision)
+        self.chosen[task] = {"epochs": epochs, "lr": self.plan.finetune_rate}
+        self.seconds[task.probe] += time.perf_counter() - began
+
+    def training_views(self, part: str) -> TwoViewLoader:
+        y = self.images.labels("train")
+        rows = (y >= 0).nonzero().flatten()
+        keep = torch.zeros(len(y), dtype=torch.bool)
+        keep[rows[self.chosen_few(y[rows], part)]] = True
+        return in_step.training_views(self.images, keep, self.subject.saved.config["settings"]["batch"])
+
+    def chosen_few(self, labels: Tensor, part: str) -> Tensor:
+        """Positions of a fraction of the labelled images."""
+        return torch.arange(len(labels)) if part == WHOLE else few(labels, float(part), len(self.manifest.classes))
+
+    def train_on_features(self) -> None:
+        """What needs no images any more, and one rank."""
+        classes = len(self.manifest.classes)
+        for task in self.doing("cached"):
+            began, train = time.perf_counter(), self.features[task.contender, "train"]
+            more = {"epochs": self.plan.epochs} if task.probe == "mlp" else {}
+            shown = train.only(self.chosen_few(train.labels, task.fraction))
+            fitted = TRAINERS[task.probe](shown, classes, self.device, **more)
+            self.scores[task] = score(fitted.classify, self.features[task.contender, "val"], classes, self.device)
+            self.chosen[task] = fitted.chosen
+            self.seconds[task.probe] += time.perf_counter() - began
+
+    def finish(self) -> None:
+        """Everything that is to be seen later."""
+        self.kept.put({self.key(task): scores.top1 for task, scores in self.scores.items() if task.contender != ENCODER})
+        found = [self.result(probe) for probe in self.plan.probes]
+        for result in found:
+            results.write(results.file_of(self.subject.run, result["probe"]), result)
+        results.write_board(self.subject.run, found)
+        results.announce(found, self.console)
+
+    def result(self, probe: str) -> Result:
+        whole = Task(ENCODER, probe, WHOLE)
+        scores, subject = self.scores[whole], self.subject
+        return {
+            "probe": probe,
+            "data": str(subject.data),
+            "run": str(subject.run),
+            "step": subject.saved.trainer["step"],
+            "n_test": scores.n,
+            "top1": scores.top1,
+            "top1_random_init": self.top1(Task(RANDOM, probe, WHOLE)),
+            "top1_raw_pixels": self.top1(Task(RAW, probe, WHOLE)),
+            "top5": scores.top5,
+            "interval": scores.interval,
+            "per_class": scores.per_class,
+            "confusion": scores.confusion,
+            "classes": self.manifest.classes,
+            "fractions": {part: self.top1(Task(ENCODER, probe, part)) for part in self.plan.fractions},
+            "fractions_random_init": {part: self.top1(Task(RANDOM, probe, part)) for part in self.plan.fractions},
+            "fractions_raw_pixels": {part: self.top1(Task(RAW, probe, part)) for part in self.plan.fractions},
+            "n_train": int((self.images.labels("train") >= 0).sum()),
+            "protocol": self.plan.way(probe),
+            "views": self.plan.views_of(probe),
+            "chosen": self.chosen[whole],
+            "averaged": subject.averaged,
+            "seconds": round(self.shared + self.seconds[probe], 2),
+        }
+
+    def top1(self, task: Task) -> float | None:
+        """Of this evaluation or an earlier one; None where it is not asked for."""
+        if task in self.scores:
+            return self.scores[task].top1
+        return self.kept.found.get(self.key(task)) if task in self.plan.tasks() else None

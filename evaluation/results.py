@@ -1,0 +1,81 @@
+"""What probes found, for people and programs: a table, ``eval-<probe>.json``, scalars for TensorBoard."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from torch.utils.tensorboard import SummaryWriter
+
+from shards.atomic import atomic
+
+ROWS = {
+    "top1": "this encoder",
+    "top1_random_init": "same encoder, random initialisation",
+    "top1_raw_pixels": "raw pixels, at most 32 x 32",
+}
+Result = dict[str, Any]
+
+
+def file_of(run: Path, probe: str) -> Path:
+    return run / f"eval-{probe}.json"
+
+
+def write(path: Path, result: Result) -> None:
+    """Whole or not at all."""
+    with atomic(path) as file:
+        file.write((json.dumps(result, indent=2) + "\n").encode())
+
+
+def write_board(run: Path, results: list[Result]) -> None:
+    """Accuracies as scalars at the checkpoint's step."""
+    with SummaryWriter(str(run)) as board:
+        for result in results:
+            for name in (*ROWS, "top5"):
+                if result[name] is not None:
+                    board.add_scalar(f"eval/{result['probe']}_{name}", result[name], result["step"])
+
+
+def announce(results: list[Result], console: Console) -> None:
+    first = results[0]
+    whose = ", averaged weights" if first["averaged"] else ""
+    console.print(f"{first['run']}, step {first['step']:,}{whose}, on {first['data']}: {first['n_test']:,} test images")
+    show(results, console)
+
+
+def show(results: list[Result], console: Console) -> None:
+    table = Table("top-1", *(result["probe"] for result in results))
+    for key, title in ROWS.items():
+        table.add_row(title, *(percent(result[key]) for result in results))
+        if key == "top1":
+            table.add_row("  95 % interval", *("{:.2%} – {:.2%}".format(*result["interval"]) for result in results))
+            if any(result["top5"] is not None for result in results):
+                table.add_row("  top-5", *(percent(result["top5"]) for result in results))
+    for fraction in results[0]["fractions"]:
+        table.add_row(f"this encoder, {float(fraction):g} of the labels", *(percent(r["fractions"][fraction]) for r in results))
+    console.print(table)
+    for result in results:
+        console.print(hardest(result), soft_wrap=True, highlight=False)
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2%}"
+
+
+def hardest(result: Result, classes: int = 3) -> str:
+    """The classes with the lowest accuracy, and what they are taken for."""
+    tested = [i for i, accuracy in enumerate(result["per_class"]) if accuracy is not None]
+    worst = sorted(tested, key=lambda i: result["per_class"][i])[:classes]
+    return f"{result['probe']}, hardest classes: {'; '.join(about(i, result) for i in worst)}"
+
+
+def about(i: int, result: Result) -> str:
+    words = f"{result['classes'][i]} {result['per_class'][i]:.1%}"
+    if result["confusion"] is None:
+        return words
+    row = result["confusion"][i]
+    other = max((j for j in range(len(row)) if j != i), key=row.__getitem__)
+    return f"{words} (taken for {result['classes'][other]} {row[other] / sum(row):.1%})" if row[other] else words

@@ -1,0 +1,83 @@
+"""How well a classifier does on a whole test split, and how sure that is.
+
+Shape letters: m images of a piece, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from errors import UserError
+from evaluation.features import Labelled
+
+CONFUSION = 200  # classes, at most, of which each is counted against each
+Z = 1.959964  # the normal distribution's 97.5 % point
+Classifier = Callable[[Tensor], Tensor]  # logits or votes (m, C) of features (m, D), each row from its own features alone
+
+
+class Fitted(NamedTuple):
+    """A trained probe, and the hyper-parameters that it chose."""
+
+    classify: Classifier
+    chosen: dict[str, float]
+
+
+class Scores(NamedTuple):
+    """Fractions of the test images.
+
+    Args:
+        top1: that have their class as the largest logit.
+        top5: that have it among the five largest; None with five classes or fewer.
+        interval: Wilson's 95 % interval of ``top1``.
+        per_class: top-1 of each class; None for one without test images.
+        confusion: images of class i (row) that were taken for class j (column); None with more than 200 classes.
+        n: the test images.
+    """
+
+    top1: float
+    top5: float | None
+    interval: tuple[float, float]
+    per_class: list[float | None]
+    confusion: list[list[int]] | None
+    n: int
+
+
+def score(classify: Classifier, test: Labelled, classes: int, device: torch.device) -> Scores:
+    """Scores on all images of ``test``, in their order."""
+    with torch.no_grad():
+        return tally(((classify(x), y) for x, y in test.pieces(device)), classes)
+
+
+def tally(pieces: Iterable[tuple[Tensor, Tensor]], classes: int) -> Scores:
+    """Scores of logits (m, C) and labels (m,).
+
+    Raises:
+        UserError: a logit is not finite, so that no class is the largest.
+    """
+    images, right = torch.zeros(2, classes, dtype=torch.int64)
+    confusion = torch.zeros(classes, classes, dtype=torch.int64) if classes <= CONFUSION else None
+    among = 0
+    for logits, y in pieces:
+        if not logits.isfinite().all():
+            raise UserError("the probe's logits are not finite, so its training diverged; try a lower learning rate")
+        best, truth = logits.topk(min(5, classes)).indices.cpu(), y.cpu()
+        images += torch.bincount(truth, minlength=classes)
+        right += torch.bincount(truth[best[:, 0] == truth], minlength=classes)
+        among += int((best == truth[:, None]).sum())
+        if confusion is not None:
+            confusion += torch.bincount(truth * classes + best[:, 0], minlength=classes**2).view(classes, classes)
+    n, hits = int(images.sum()), int(right.sum())
+    each = [r / m if m else None for r, m in zip(right.tolist(), images.tolist(), strict=True)]
+    table = None if confusion is None else confusion.tolist()
+    return Scores(hits / n, among / n if classes > 5 else None, wilson(hits, n), each, table, n)
+
+
+def wilson(hits: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of a proportion (Wilson 1927): inside [0, 1], and right for small n and for proportions near 0 and 1."""
+    p, z2n = hits / n, Z * Z / n
+    middle, half = p + z2n / 2, Z * (p * (1 - p) / n + z2n / (4 * n)) ** 0.5
+    return max(0.0, (middle - half) / (1 + z2n)), min(1.0, (middle + half) / (1 + z2n))

@@ -1,0 +1,37 @@
+"""Which training images a probe is shown: all, a few of each class, or all but a part that chooses its hyper-parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+HELD_OUT = 10  # one image in ten chooses
+FEW, TURNS = 2000, 5  # with fewer images than that, five parts take turns: one would be too few to choose by
+SEED = 0
+
+
+def held_out(labels: Tensor) -> Iterator[Tensor]:
+    """Masks (k,) of images to hold out, one or a few that do not overlap. Each has nearly a tenth of every class."""
+    place = torch.empty_like(labels)
+    place[labels.argsort(stable=True)] = torch.arange(len(labels))
+    for turn in range(TURNS if len(labels) < FEW else 1):
+        yield place % HELD_OUT == turn
+
+
+def few(labels: Tensor, fraction: float, classes: int) -> Tensor:
+    """Positions of a fraction of the images, the same number of each class as far as it has them, and one at least.
+
+    Args:
+        labels: (k,), in the order of the split.
+        fraction: of k.
+        classes: C.
+
+    Returns:
+        (j,) ascending. The choice is drawn from a fixed seed, and larger fractions hold the images of smaller ones.
+    """
+    each = max(1, round(fraction * len(labels) / classes))
+    drawn = torch.randperm(len(labels), generator=torch.Generator().manual_seed(SEED))
+    chosen = [drawn[labels[drawn] == c][:each] for c in range(classes)]
+    return torch.cat(chosen).sort().values

@@ -1,0 +1,120 @@
+"""Probes that all ranks train in step on augmented views: the paper's protocol, and fine-tuning."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from engine.launch import Place
+from engine.peers import Peers
+from engine.precision import Precision
+from errors import UsageError
+from evaluation import finetune, in_step, paper
+from evaluation.contenders import Contender
+from evaluation.extract import BATCH, Images, sweep
+from evaluation.features import pixels
+from evaluation.probing import longer
+from model import Encoder, EncoderConfig
+from pipeline import RECIPES, TwoViewLoader
+from pipeline.shard_set import ShardSet
+from tests.model.ranks import in_ranks
+
+CPU, EXACT = torch.device("cpu"), Precision(None, "exact")
+RECIPE = replace(RECIPES["cifar32"], crop="resized", area=(0.5, 1.0))
+PIXELS = Contender("pixels", pixels, 3072, "")
+
+
+def images(data, rank=0, world=1):
+    return Images(ShardSet(data), RECIPE, Place(rank, world, CPU, rank, world), Peers(), Console(quiet=True))
+
+
+def paper_logits(data, world=1):
+    """Of both classifiers after two epochs, on 5 images."""
+    from model.collectives import rank
+
+    seen = images(data, rank(), world)
+    loader = in_step.training_views(seen, torch.ones(96, dtype=torch.bool), 32)
+    found = paper.train_paper(seen, loader, [PIXELS], ["linear", "mlp"], 2, paper.length("x", 2), EXACT)
+    x = torch.randn(5, 3072, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return torch.cat([found["pixels", name](x) for name in ("linear", "mlp")])
+
+
+def tuned(data, world=1):
+    """Scores and the loss's path are functions of the weights: these after one epoch, and logits of the test split."""
+    from model.collectives import rank
+
+    seen = images(data, rank(), world)
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderConfig(32, 4, 24, 1))
+    loader = in_step.training_views(seen, torch.ones(96, dtype=torch.bool), 32)
+    model = finetune.fine_tune(seen, loader, encoder, 2, 1, 1e-3, EXACT)
+    scores = finetune.test(seen, model, 2, EXACT)
+    return model.encoder.to_1[1].conv1.weight.detach(), scores
+
+
+def both(data, world=1):
+    return paper_logits(data, world), tuned(data, world)
+
+
+def test_two_ranks_train_as_one_does(photo_set, tmp_path):
+    logits, (weight, scores) = both(photo_set)
+    assert scores.n == 24
+    for theirs, (moved, told) in in_ranks(2, both, photo_set, 2, directory=tmp_path):
+        torch.testing.assert_close(theirs, logits, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(moved, weight, rtol=1e-2, atol=1e-4)
+        assert told.n == 24
+
+
+def test_fine_tuning_moves_the_encoder_and_learns(photo_set):
+    """The loss of the training images falls far below chance."""
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderConfig(32, 8, 48, 1, use_bn=True))
+    before = encoder.to_7[0][0].weight.detach().clone()
+    seen = images(photo_set)
+    loader = in_step.training_views(seen, torch.arange(96) < 32, 16)
+    model = finetune.fine_tune(seen, loader, encoder, 2, 40, 3e-3, EXACT)
+    assert not torch.equal(encoder.to_7[0][0].weight, before)
+    model.eval()
+    with torch.no_grad():
+        x, y = next(iter(seen.loader("train")))
+        assert (model(x[:32]).argmax(1) == y[:32]).float().mean() > 0.9
+
+
+def test_a_sweep_gives_every_image_once_in_order(photo_set):
+    loader = images(photo_set).loader("val")
+    loader.batch = 10
+    found = torch.cat([views[0][0] for _, views in sweep(loader, [PIXELS], Peers())])
+    whole = torch.cat([pixels(x) for x, _ in images(photo_set).loader("val")])
+    assert torch.equal(found, whole)
+    assert BATCH > 24
+
+
+def test_only_kept_images_are_drawn(photo_set):
+    keep = np.arange(96) % 3 == 0
+    loader = TwoViewLoader(photo_set, ["train"], RECIPE, 8, keep=keep)
+    assert len(loader) == 4
+    drawn = np.concatenate([loader.samples(0, step) for step in range(4)])
+    assert sorted(drawn) == list(np.flatnonzero(keep))
+    assert not np.array_equal(drawn, np.concatenate([loader.samples(1, step) for step in range(4)]))
+
+
+def test_too_few_images_for_the_ranks_are_told(photo_set):
+    with pytest.raises(UsageError, match="3 labelled training images are too few for 2 ranks"):
+        in_step.training_views(images(photo_set, world=2), torch.arange(96) < 3, 32)
+
+
+def test_lengths_are_the_originals_and_shrink_less_than_labels():
+    assert paper.length("cifar10", None) == (120, (80 / 120, 110 / 120))
+    assert paper.length("imagenet", None).epochs == paper.length("mine", None).epochs == 30
+    assert paper.length("places205", 3) == (3, (7 / 15, 12 / 15))
+    assert longer(10, "0.01") == pytest.approx(100)
+
+
+def test_fine_tuning_begins_and_ends_slowly():
+    rates = [finetune.schedule(step, 100) for step in range(100)]
+    assert max(rates) == pytest.approx(max(rates[8:12]))
+    assert rates[0] < 0.2
+    assert rates[-1] < 0.01

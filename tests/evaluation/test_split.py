@@ -1,0 +1,33 @@
+"""Which training images a probe is shown."""
+
+import torch
+
+from evaluation.split import FEW, HELD_OUT, few, held_out
+
+
+def test_a_tenth_of_each_class_is_held_out():
+    labels = torch.randint(0, 5, (FEW,), generator=torch.Generator().manual_seed(0))
+    (mask,) = held_out(labels)
+    assert mask.sum() == FEW // HELD_OUT
+    for c in range(5):
+        assert abs(mask[labels == c].float().mean() - 1 / HELD_OUT) < 0.01
+
+
+def test_few_images_take_turns():
+    masks = torch.stack(list(held_out(torch.arange(100) % 4)))
+    assert masks.sum(0).max() == 1
+    assert masks.sum(1).tolist() == [10] * 5
+
+
+def test_few_labels_are_as_many_of_each_class():
+    labels = torch.arange(1000) % 10
+    chosen = few(labels, 0.1, 10)
+    assert torch.bincount(labels[chosen]).tolist() == [10] * 10
+    assert torch.equal(chosen, few(labels, 0.1, 10))
+    assert set(few(labels, 0.01, 10).tolist()) < set(chosen.tolist())
+
+
+def test_a_rare_class_gives_what_it_has_and_none_is_left_out():
+    labels = torch.tensor([0] * 990 + [1] * 10)
+    assert torch.bincount(labels[few(labels, 0.5, 2)]).tolist() == [250, 10]
+    assert torch.bincount(labels[few(labels, 0.0001, 2)]).tolist() == [1, 1]
