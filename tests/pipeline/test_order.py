@@ -101,7 +101,7 @@ def test_draws_are_a_function_of_seed_epoch_and_step(seed, epoch, step):
 def bare_loader(sizes, batch, rank, world, seed):
     loader = TwoViewLoader.__new__(TwoViewLoader)
     loader.batch, loader.rank, loader.world = batch, rank, world
-    loader.store, loader.seed, loader.recipe = Images(sum(sizes)), seed, IMAGENET128
+    loader.store, loader.seed, loader.recipe, loader.root = Images(sum(sizes)), seed, IMAGENET128, Nowhere()
     loader.order = lambda epoch: epoch_order(sizes, seed, epoch)
     return loader
 
@@ -117,3 +117,10 @@ class Images:
 
     def batch(self, samples):
         return list(samples)
+
+
+class Nowhere:
+    """A shard set that need not be told what comes."""
+
+    def reach(self, step):
+        pass
