@@ -106,6 +106,10 @@ def test_a_state_of_other_data_or_options_is_refused(photo_set):
         loader(photo_set, batch=8).load_state_dict(state)
     with pytest.raises(UsageError, match="recipe"):
         loader(photo_set, recipe=IMAGENET128).load_state_dict(state)
+    with pytest.raises(UsageError, match="pixels"):
+        loader(photo_set, pixels="dali", recipe=RECIPE).load_state_dict(state)
+    with pytest.raises(UsageError, match="as shards changed; start anew with another --run"):
+        TwoViewLoader(photo_set, ["val"], RECIPE, 16, seed=5).load_state_dict(state)
 
 
 def test_a_batch_larger_than_the_split_is_refused_with_the_numbers(photo_set):
