@@ -107,12 +107,12 @@ def test_no_labels_and_one_split(photos, tmp_path):
 
 
 def test_few_large_images(tmp_path):
-    data = folder(tmp_path, [(1500, 2000), (2400, 900)] * 4, 2, "--size", "0", "--val", "0.4")
+    data = folder(tmp_path, [(1500, 2000), (2400, 900)] * 3, 2, "--size", "0", "--val", "0.4")
     assert {"neighbours", "map", "scores"} <= set(sections(page_of(make_run(tmp_path / "run", data, 2))))
 
 
 def test_a_thousand_classes_of_tiny_images(tmp_path):
-    data = folder(tmp_path, [(12, 9)] * 2000, 1000, "--val", "0.5")
+    data = folder(tmp_path, [(12, 9)] * 1000, 1000, "--val", "0.5")
     run = make_run(tmp_path / "run", data, 1000)
     classes = [f"class {number:04}" for number in range(1000)]
     (run / "eval-linear.json").write_text(json.dumps(result("linear", classes, table=False)))
