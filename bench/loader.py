@@ -1,7 +1,7 @@
 """How fast are two views an image, and beside what others make of them?  python -m bench.loader [data/NAME] [--recipe NAME]
 
 Without a data set it generates photographs of 500 x 375 and takes them twice: as they are, and shrunk to a shorter side of 160.
-Ways to make two views, each in a process of its own, take turns in rounds: ours (each form of colour, and DALI's graph),
+Ways to make two views, each in a process of its own, take turns in rounds: ours (either form of colour, strong, DALI's graph),
 torchvision in a DataLoader, the webdataset library with torchvision; and as bounds, decoding alone, fed by us and by DALI's own
 reader, and reading alone. torchvision is put into .bench/ and nowhere else; if it cannot be had, that is said.
 """
@@ -31,11 +31,12 @@ from shards.source import Encoding
 
 TORCHVISION = "torchvision==0.28.0"  # the one for requirements.txt's torch
 HOME = Path(".bench/torchvision")
-WAYS = {  # title: feeder, form of colour
+WAYS = {  # title: feeder, form of views
     "torchvision, DataLoader": ("torchvision", "exact"),
     "webdataset, torchvision": ("webdataset", "exact"),
     "ours, exact": ("ours", "exact"),
     "ours, fused": ("ours", "fused"),
+    "ours, exact, strong": ("ours", "strong"),
     "ours, exact, DALI's graph": ("ours-dali", "exact"),
     "decoding alone": ("decoded", "exact"),
     "the same, DALI's reader": ("decoded-by-dali", "exact"),
@@ -119,8 +120,10 @@ def photographs(scratch: Path) -> dict[str, Path]:
 
 
 def compare(root: Path, recipe: Recipe, batch: int, rounds: int, ways: dict[str, tuple[str, str]]) -> None:
-    forms = {"exact": replace(recipe, color="exact"), "fused": replace(recipe, color="fused")}
-    feeders = {title: Feeder(name, root, forms[color], batch) for title, (name, color) in ways.items()}
+    exact = replace(recipe, color="exact")
+    strong = replace(exact, area=(0.2, 0.9), jitter_p=1.0, policy="fast-autoaugment", lighting=0.1)  # as strong128
+    forms = {"exact": exact, "fused": replace(recipe, color="fused"), "strong": strong}
+    feeders = {title: Feeder(name, root, forms[form], batch) for title, (name, form) in ways.items()}
     taken: dict[str, list[dict[str, float]]] = {title: [] for title in feeders}
     for _ in range(rounds):
         for title, feeder in feeders.items():
