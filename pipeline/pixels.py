@@ -29,7 +29,9 @@ class Painter:
 
     def __init__(self, recipe: Recipe, threads: int) -> None:
         self.recipe, self.threads = recipe, threads
-        self.canvases = np.empty((threads, 3, recipe.size**2), np.float32)  # planes to work in
+        # Planes to work in: levels, and levels to spare; and what is made of them.
+        self.levels = np.empty((threads, 2, 3, recipe.size**2), np.uint8)
+        self.canvases = np.empty((threads, 3, recipe.size**2), np.float32)
         self.buffers = Buffers()
         # One thread an image: several would only wait for each other in operations this small.
         self.pool = ThreadPoolExecutor(threads, "views", torch.set_num_threads, (1,))
@@ -42,12 +44,12 @@ class Painter:
         colours = [colouring(self.recipe, view) for view in draws]
 
         def paint(worker: int) -> None:
-            canvas = self.canvases[worker]
+            (levels, spare), canvas = self.levels[worker], self.canvases[worker]
             for i in range(worker, len(images), self.threads):
                 for view, operate, colour, batch in zip(draws, operations, colours, batches, strict=True):
-                    levels = oriented(images[i], self.recipe, view, i)
+                    oriented(images[i], self.recipe, view, i, levels)
                     if operate:
-                        operate(i, levels)
+                        operate(i, levels, spare)
                     colour(i, levels, canvas)
                     interleave(canvas, batch[i].view(-1, 3).numpy())
 
@@ -55,23 +57,21 @@ class Painter:
         return [batch.permute(0, 3, 1, 2) for batch in batches]
 
 
-def oriented(image: np.ndarray, recipe: Recipe, view: Draws, i: int) -> np.ndarray:
-    """The box of image i (H, W, 3) at S x S, mirrored and transposed as drawn: (3, P) uint8."""
+def oriented(image: np.ndarray, recipe: Recipe, view: Draws, i: int, levels: np.ndarray) -> None:
+    """The box of image i (H, W, 3) at S x S, mirrored and transposed as drawn, into planes (3, P) uint8."""
     box = view.box[i]
-    pixels = resampled(image, recipe, box)
-    axes = [axis for axis, mirrored in ((1, box[0] > box[2]), (2, box[1] > box[3])) if mirrored]
-    pixels = pixels.flip(axes) if axes else pixels
-    return (pixels.transpose(1, 2) if view.transposed[i] else pixels).reshape(3, -1).contiguous().numpy()
+    unpack(resampled(image, recipe, box), box[0] > box[2], box[1] > box[3], view.transposed[i], levels)
 
 
-def resampled(image: np.ndarray, recipe: Recipe, box: np.ndarray) -> Tensor:
-    """The box of an image (H, W, 3) at S x S: (3, S, S) uint8."""
+def resampled(image: np.ndarray, recipe: Recipe, box: np.ndarray) -> np.ndarray:
+    """The box of an image (H, W, 3) at S x S: (S, S, 3) uint8."""
     (top, bottom), (left, right) = sorted(box[[0, 2]].astype(int)), sorted(box[[1, 3]].astype(int))
     window = reflected(image, top, left) if recipe.crop == "shift" else image[top:bottom, left:right]
-    pixels = torch.from_numpy(window).permute(2, 0, 1)
-    if pixels.shape[1:] != (recipe.size, recipe.size):
-        pixels = F.interpolate(pixels[None], (recipe.size, recipe.size), mode="bicubic", antialias=True)[0]
-    return pixels
+    # Channels-last by its strides, those of the batch of one too: torch then need not make planes of it and pixels of them.
+    pixels = torch.from_numpy(window)[None].permute(0, 3, 1, 2)
+    if pixels.shape[2:] != (recipe.size, recipe.size):
+        pixels = F.interpolate(pixels, (recipe.size, recipe.size), mode="bicubic", antialias=True)
+    return pixels[0].permute(1, 2, 0).contiguous().numpy()
 
 
 def reflected(image: np.ndarray, top: int, left: int) -> np.ndarray:
@@ -86,14 +86,13 @@ def there_and_back(first: int, count: int) -> np.ndarray:
     return np.abs((np.arange(first, first + count) + last) % max(1, 2 * last) - last)
 
 
-def operating(recipe: Recipe, view: Draws) -> Callable[[int, np.ndarray], None] | None:
-    """What does the operations of view i to its levels (3, P) uint8 in place, where the recipe has any."""
+def operating(recipe: Recipe, view: Draws) -> Callable[[int, np.ndarray, np.ndarray], None] | None:
+    """What does the operations of view i to its levels (3, P) uint8 in place, with as much to spare, where the recipe has any."""
     if recipe.policy == "none":
         return None
     parameters = steps.prepare(policy.as_steps(view.policy, recipe.size))
 
-    def operate(i: int, levels: np.ndarray) -> None:
-        spare = np.empty_like(levels)
+    def operate(i: int, levels: np.ndarray, spare: np.ndarray) -> None:
         for k in np.flatnonzero(view.policy.operation[i]):
             steps.apply(levels, spare, *(part[i, k] for part in parameters))
 
@@ -110,6 +109,18 @@ def colouring(recipe: Recipe, view: Draws) -> Callable[[int, np.ndarray, np.ndar
     chain = exact.chain(view.jitter)
     blend, hue = chain.blend.astype(np.float32), chain.hue.astype(np.float32)
     return lambda i, levels, out: exact.colour(levels, blend[i], hue[i], chain.gray[i], shift[i], scale, out)
+
+
+@compiled
+def unpack(pixels: np.ndarray, down: bool, across: bool, transposed: bool, planes: np.ndarray) -> None:
+    """(S, S, 3) to (3, P): turned upside down, mirrored, and then rows and columns swapped, each where asked."""
+    S = pixels.shape[0]
+    for y in range(S):
+        row = S - 1 - y if down else y
+        for x in range(S):
+            column = S - 1 - x if across else x
+            p = x * S + y if transposed else y * S + x
+            planes[0, p], planes[1, p], planes[2, p] = pixels[row, column, 0], pixels[row, column, 1], pixels[row, column, 2]
 
 
 @compiled
