@@ -46,7 +46,11 @@ def chart(title: str, lines: list[Line], x: str, y: str, caption: str, zero: boo
     parts = [*axes(span_x, span_y, x, y), *(curve(number, line, span_x, span_y) for number, line in enumerate(lines))]
     last = "; ".join(f"{line.name} ends at {line.y[-1]:.3g}" for line in lines)
     label = escape(f"{title}: {y} against {x}. {last}.", quote=True)
-    svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+    # The script reads values off the lines by these: the least and the greatest, and where they are.
+    horizontal = f"{span_x[0]:g} {span_x[1]:g} {LEFT} {WIDTH - RIGHT}"
+    vertical = f"{span_y[0]:g} {span_y[1]:g} {HEIGHT - BOTTOM} {TOP}"
+    spans = f'data-x="{horizontal}" data-y="{vertical}"'
+    svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}" {spans}>{"".join(parts)}</svg>'
     return Chart(title, svg, [(line.name, f"{line.y[-1]:.3g}") for line in lines], caption)
 
 

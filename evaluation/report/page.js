@@ -1,4 +1,27 @@
-// The map of images: the one nearest to the pointer is shown, and a class can be picked out. Without a script the map is a picture.
+// Without a script, charts and the map are pictures.
+
+// Charts: a line through the place that is pointed at, and the values there in the legend, whose own are the last ones.
+for (const figure of document.querySelectorAll(".chart")) {
+  const chart = figure.querySelector("svg"), values = [...figure.querySelectorAll(".legend b")], last = values.map((each) => each.textContent);
+  const at = figure.querySelector(".at"), [x, y] = [chart.dataset.x, chart.dataset.y].map((each) => each.split(" ").map(Number));
+  const lines = [...chart.querySelectorAll(".line")].map((each) => [...each.getAttribute("d").matchAll(/[ML]([\d.-]+) ([\d.-]+)/g)].map((found) => [+found[1], +found[2]]));
+  const value = ([low, high, first, end], place) => low + (place - first) / (end - first) * (high - low);
+  const rule = chart.appendChild(document.createElementNS("http://www.w3.org/2000/svg", "path"));
+  rule.setAttribute("class", "rule");
+  const point = (event) => {
+    const box = chart.getBoundingClientRect(), place = (event.clientX - box.left) / box.width * chart.viewBox.baseVal.width;
+    const near = lines.map((line) => line.reduce((best, each) => Math.abs(each[0] - place) < Math.abs(best[0] - place) ? each : best));
+    near.forEach((each, n) => { values[n].textContent = +value(y, each[1]).toPrecision(3); });
+    at.textContent = `at step ${Math.round(value(x, near[0][0])).toLocaleString("en")}`;
+    rule.setAttribute("d", `M${near[0][0]} ${y[3]}V${y[2]}`);
+  };
+  const leave = () => { values.forEach((each, n) => { each.textContent = last[n]; }); at.textContent = ""; rule.removeAttribute("d"); };
+  chart.addEventListener("pointermove", point);
+  chart.addEventListener("pointerdown", point);
+  chart.addEventListener("pointerleave", leave);
+}
+
+// The map of images: the one nearest to the pointer is shown, and a class can be picked out.
 (() => {
   const map = document.querySelector(".map"), tip = document.getElementById("tip");
   if (!map) return;

@@ -178,6 +178,7 @@ def test_in_a_browser(whole, tmp_path):
         assert driver.execute_script("return [...document.images].filter(i => i.complete && i.naturalWidth > 0).length") > 100
         assert driver.execute_script("return [...document.images].filter(i => !i.naturalWidth).map(i => i.alt)") == []
         check_hover(driver)
+        check_reading(driver)
         paper = "return getComputedStyle(document.body).backgroundColor"
         light = driver.execute_script(paper), browser.shoot(driver, tmp_path / "light.png")
         browser.look(driver, 1280, 900, "dark")
@@ -189,6 +190,23 @@ def test_in_a_browser(whole, tmp_path):
             browser.look(driver, width, 844, "dark")
             assert driver.execute_script("return document.documentElement.scrollWidth") == width
         assert driver.get_log("browser") == []
+
+
+def check_reading(driver):
+    """A legend says the values where a chart is pointed at, and the last ones otherwise."""
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.by import By
+
+    figure = driver.find_elements(By.CSS_SELECTOR, ".chart")[3]
+    driver.execute_script("arguments[0].scrollIntoView({behavior: 'instant', block: 'center'})", figure)
+    said = [each.text for each in figure.find_elements(By.CSS_SELECTOR, ".legend b")]
+    assert said == ["0.1", "0.2"]
+    ActionChains(driver).move_to_element_with_offset(figure.find_element(By.TAG_NAME, "svg"), 18, 0).perform()  # about step 60
+    values = [float(each.text) for each in figure.find_elements(By.CSS_SELECTOR, ".legend b")]
+    assert values == pytest.approx([0.1, 0.9], abs=0.01)  # the slow stretch of made_run
+    assert figure.find_element(By.CLASS_NAME, "at").text == "at step 60"
+    ActionChains(driver).move_to_element(driver.find_element(By.CSS_SELECTOR, "#curves h2")).perform()
+    assert [each.text for each in figure.find_elements(By.CSS_SELECTOR, ".legend b")] == said
 
 
 def check_hover(driver):
