@@ -20,7 +20,6 @@ REGISTERED = {
 # Every field that changes the graph, beside what the named recipes have.
 OWN = {
     "fused": replace(STL64, color="fused"),
-    "fused and strong": replace(STL64, color="fused", policy="fast-autoaugment", lighting=0.1),
     "transposed": replace(GRAY32, transpose=0.5),
     "no colours": replace(GRAY32, jitter_p=0.0, lighting=0.1),
     "evaluation": RECIPES["strong128"].centred(),
