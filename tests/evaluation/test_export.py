@@ -10,7 +10,7 @@ import torch
 from engine.checkpoint import Checkpoint
 from engine.presets import PRESETS
 from engine.runs import Config
-from errors import UsageError
+from errors import UsageError, UserError
 from evaluation.export import WRITERS, export
 from model import Encoder, EncoderConfig, load_encoder
 from pipeline.recipe_file import as_fields
@@ -112,6 +112,13 @@ def test_other_formats_are_one_line(saved, tmp_path, name):
     (tmp_path / "made.onnx").mkdir()
     with pytest.raises(UsageError, match="--export"):
         export(saved, tmp_path, tmp_path / name, averaged=False)
+
+
+def test_a_checkpoint_of_another_architecture_is_one_line(saved, tmp_path):
+    settings = saved.config["settings"] | {"encoder": saved.config["settings"]["encoder"] | {"width": 4}}
+    with pytest.raises(UserError, match="not those of the encoder"):
+        export(saved._replace(config=saved.config | {"settings": settings}), tmp_path, tmp_path / "e.pt2", averaged=False)
+    assert not list(tmp_path.iterdir())
 
 
 def test_load_encoder_says_what_is_wrong(saved, tmp_path):
