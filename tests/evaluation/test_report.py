@@ -107,7 +107,7 @@ def test_no_labels_and_one_split(photos, tmp_path):
 
 
 def test_few_large_images(tmp_path):
-    data = folder(tmp_path, [(1500, 2000), (2400, 900)] * 3, 2, "--size", "0", "--val", "0.4")
+    data = folder(tmp_path, [(1500, 2000), (2400, 900)] * 4, 2, "--size", "0", "--val", "0.4")
     assert {"neighbours", "map", "scores"} <= set(sections(page_of(make_run(tmp_path / "run", data, 2))))
 
 
