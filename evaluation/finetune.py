@@ -1,5 +1,7 @@
 """Fine-tuning: the whole encoder goes on from the checkpoint with labels, on augmented views, under a linear classifier.
 
+The classifier starts as a linear probe of the encoder as it is, so that the first gradients do not distort what there is to tune
+(Kumar et al. 2022, 2202.10054).
 Nothing is chosen by looking at images: ``--finetune-lr`` and ``--probe-epochs`` change the settings below.
 """
 
@@ -21,18 +23,23 @@ from pipeline import TwoViewLoader
 
 EPOCHS = 10
 RATE = 1e-3  # of the encoder
-HEAD_RATE = 3e-3  # of the classifier, which starts at random
+PENALTY = 1e-3  # of the classifier's start, which is to be sure of little
 DECAY = 0.05
-WARMUP = 0.1  # of the updates: a random classifier's first gradients must not undo the encoder
+WARMUP = 0.1  # of the updates
 SEED = 0
+
+
+Head = tuple[Tensor, Tensor]  # weight (C, R) and bias (C,)
 
 
 class FineTuned(nn.Module):
     """Encoder and classifier: the mean loss of images with labels in training, logits otherwise."""
 
-    def __init__(self, encoder: Encoder, classes: int) -> None:
+    def __init__(self, encoder: Encoder, classes: int, head: Head | None) -> None:
         super().__init__()
         self.encoder, self.head = encoder, LinearProbe(encoder.config.embedding, classes)
+        if head is not None:
+            self.head.load_state_dict(dict(zip(("weight", "bias"), head, strict=True)))
         for unused in (encoder.head_5, encoder.head_7):
             unused.requires_grad_(False)
 
@@ -42,14 +49,20 @@ class FineTuned(nn.Module):
 
 
 def fine_tune(
-    images: Images, loader: TwoViewLoader, encoder: Encoder, classes: int, epochs: float, rate: float, precision: Precision
+    images: Images,
+    loader: TwoViewLoader,
+    encoder: Encoder,
+    classes: int,
+    epochs: float,
+    rate: float,
+    precision: Precision,
+    head: Head | None = None,
 ) -> nn.Module:
-    """Trains on what ``loader`` gives, all ranks in step."""
+    """Trains on what ``loader`` gives, all ranks in step; rank 0 alone need have a ``head``, the others get its weights."""
     torch.manual_seed(SEED)
-    model = FineTuned(encoder, classes).to(loader.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    moving = [weight for weight in model.encoder.parameters() if weight.requires_grad]
-    groups = [{"params": moving, "lr": rate}, {"params": list(model.head.parameters()), "lr": HEAD_RATE}]
-    optimizer = torch.optim.AdamW(groups, weight_decay=DECAY, fused=True)
+    model = FineTuned(encoder, classes, head).to(loader.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    moving = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(moving, rate, weight_decay=DECAY, fused=True)
     in_step.train(model, optimizer, loader, epochs, schedule, precision, images, "finetune")
     return model
 

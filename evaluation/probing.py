@@ -25,7 +25,7 @@ from evaluation.extract import Images, extract, key
 from evaluation.features import Labelled, labelled
 from evaluation.files import Files
 from evaluation.knn import train_knn
-from evaluation.linear import train_linear
+from evaluation.linear import train_head, train_linear
 from evaluation.mlp import train_mlp
 from evaluation.plan import WHOLE, Plan, Subject, Task, warn_of_unseen
 from evaluation.results import Result
@@ -94,7 +94,10 @@ class Probing:
     def look(self) -> None:
         """One pass over each split for all contenders whose features are to be read."""
         views = max((self.plan.views_of(task.probe) for task in self.missing), default=0)
-        for split, count, tasks in (("train", views, self.doing("cached")), ("val", 0, self.doing("cached", "paper"))):
+        for split, count, tasks in (
+            ("train", views, self.doing("cached", "finetune")),
+            ("val", 0, self.doing("cached", "paper")),
+        ):
             contenders = self.contenders(tasks)
             for each, file in zip(contenders, extract(self.images, split, contenders, count, self.files), strict=True):
                 if self.images.where.rank == 0:
@@ -133,10 +136,20 @@ class Probing:
         encoder = trained(saved) if task.contender == ENCODER else untrained(saved)
         epochs = longer(self.plan.epochs or finetune.EPOCHS, task.fraction)
         settings = (epochs, self.plan.finetune_rate, self.precision)
-        model = finetune.fine_tune(self.images, self.training_views(task.fraction), encoder, classes, *settings)
+        model = finetune.fine_tune(
+            self.images, self.training_views(task.fraction), encoder, classes, *settings, self.start_of_head(task)
+        )
         self.scores[task] = finetune.test(self.images, model, classes, self.precision)
         self.chosen[task] = {"epochs": epochs, "lr": self.plan.finetune_rate}
         self.seconds[task.probe] += time.perf_counter() - began
+
+    def start_of_head(self, task: Task) -> finetune.Head | None:
+        """Of rank 0."""
+        if self.images.where.rank:
+            return None
+        train = self.features[task.contender, "train"].centred()
+        shown = train.only(self.chosen_few(train.labels, task.fraction))
+        return train_head(shown, len(self.manifest.classes), self.device, finetune.PENALTY)
 
     def training_views(self, part: str) -> TwoViewLoader:
         y = self.images.labels("train")

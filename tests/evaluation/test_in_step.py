@@ -12,9 +12,11 @@ from engine.peers import Peers
 from engine.precision import Precision
 from errors import UsageError
 from evaluation import finetune, in_step, paper
+from evaluation.axes import survey
 from evaluation.contenders import Contender
 from evaluation.extract import BATCH, Images, sweep
-from evaluation.features import pixels
+from evaluation.features import Scaled, collect, pixels, represent
+from evaluation.linear import fit, logits, train_head
 from evaluation.probing import longer
 from model import Encoder, EncoderConfig
 from pipeline import RECIPES, TwoViewLoader
@@ -81,6 +83,21 @@ def test_fine_tuning_moves_the_encoder_and_learns(photo_set):
     with torch.no_grad():
         x, y = next(iter(seen.loader("train")))
         assert (model(x[:32]).argmax(1) == y[:32]).float().mean() > 0.9
+
+
+def test_the_classifier_starts_as_a_linear_probe(photo_set):
+    """Features 16 bits wide or not, standardised or not: the logits of the tuned model's first step are the probe's."""
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderConfig(32, 8, 48, 1, use_bn=True))
+    seen = images(photo_set)
+    (features,) = collect(seen.loader("train"), represent(encoder, EXACT, CPU))
+    weight, bias = train_head(features, 2, CPU, 1e-2)
+    model = finetune.FineTuned(encoder, 2, (weight, bias)).eval()
+    with torch.no_grad():
+        found = torch.cat([model(x) for x, _ in seen.loader("train")])
+    scale, axes = survey(features, CPU)
+    probe = fit(torch.zeros(49, 2), Scaled(features, scale, CPU), 1e-2, axes)
+    torch.testing.assert_close(found, logits(probe, scale(features.x[0])), rtol=1e-3, atol=1e-3)
 
 
 def test_a_sweep_gives_every_image_once_in_order(photo_set):
