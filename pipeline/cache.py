@@ -39,8 +39,6 @@ class Cache:
         self.directory = directory or default_directory()
         self.shards, self.claims, self.sets = (self.directory / name for name in ("shards", "claims", "sets"))
         try:
-            for each in (self.shards, self.claims, self.sets):
-                each.mkdir(parents=True, exist_ok=True)
             with self.locked():
                 free = shutil.disk_usage(self.directory).free + sum(size_of(path) for path in self.shards.iterdir())
         except OSError as error:
@@ -52,6 +50,9 @@ class Cache:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
+        """Alone among processes, and with all directories there, should somebody have removed them."""
+        for each in (self.shards, self.claims, self.sets):
+            each.mkdir(parents=True, exist_ok=True)
         with (self.directory / "lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -72,7 +73,7 @@ class Cache:
         if os.fstat(file.fileno()).st_size != shard.bytes:
             self.forget(file, shard)
         elif locks(file, fcntl.LOCK_SH) and is_at(file, path):
-            os.utime(path)
+            os.utime(file.fileno())
             return file
         file.close()
         return None
@@ -80,6 +81,7 @@ class Cache:
     def begin(self, shard: Shard) -> BinaryIO | None:
         """The file for the bytes of a shard, to be ended by ``finish`` or ``abandon``; None while somebody else writes it."""
         path = self.part(shard)
+        path.parent.mkdir(parents=True, exist_ok=True)
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
         if locks(file, fcntl.LOCK_EX) and is_at(file, path) and not self.tar(shard).exists():
             return file

@@ -28,27 +28,36 @@ async def obtain(shard: Shard, cache: Cache, endpoint: Endpoint, received: dict[
         received: is told the bytes that have come so far.
 
     Raises:
-        UserError: names URL and cause.
+        UserError: names URL and cause, or what is wrong with the cache.
     """
     waited = 0.0
-    while waited < PATIENCE:
-        if held := cache.hold(shard):
-            return held
-        if part := cache.begin(shard):
-            try:
-                if cache.make_room(part, shard.bytes):
-                    await download(shard, part, endpoint, received)
-                    return cache.finish(part, shard)
-            except BaseException as error:
-                cache.abandon(part, shard)
-                if isinstance(error, OSError):
-                    why = f"cannot be written ({error.strerror})"
-                    raise UserError(f"{cache.directory}: {why}; give another --cache-dir") from error
-                raise
-            cache.abandon(part, shard)
-            waited += POLL
-        await asyncio.sleep(POLL)
+    try:
+        while waited < PATIENCE:
+            if held := cache.hold(shard):
+                return held
+            if part := cache.begin(shard):
+                if fetched := await fill(part, shard, cache, endpoint, received):
+                    return fetched
+                waited += POLL
+            await asyncio.sleep(POLL)
+    except OSError as error:
+        raise UserError(f"{cache.directory}: cannot be used ({error.strerror}); give another --cache-dir") from error
     raise UserError(f"{cache.directory}: is full of shards that other runs use; give --cache-gb more, or another --cache-dir")
+
+
+async def fill(part: BinaryIO, shard: Shard, cache: Cache, endpoint: Endpoint, received: dict[Shard, int]) -> BinaryIO | None:
+    """Fetches what was begun; None, and nothing left of it, where there is no room at the moment, or somebody removed it."""
+    try:
+        if cache.make_room(part, shard.bytes):
+            await download(shard, part, endpoint, received)
+            return cache.finish(part, shard)
+    except BaseException as error:
+        cache.abandon(part, shard)
+        if isinstance(error, FileNotFoundError):
+            return None
+        raise
+    cache.abandon(part, shard)
+    return None
 
 
 async def download(shard: Shard, part: BinaryIO, endpoint: Endpoint, received: dict[Shard, int]) -> None:

@@ -7,10 +7,12 @@ should.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 from shards.manifest import Shard
@@ -18,15 +20,20 @@ from shards.manifest import Shard
 AT_ONCE = 4  # shards that one process fetches at a time
 
 
+running: dict[threading.Thread, asyncio.AbstractEventLoop] = {}
+
+
 class Fetcher:
-    """Runs ``obtain`` for shards, some at a time, first come first served, until it is closed or the program ends."""
+    """Runs ``obtain`` for shards, some at a time, first come first served, until it is closed or dropped or the program ends."""
 
     def __init__(self, obtain: Callable[[Shard], Coroutine[Any, Any, BinaryIO]]) -> None:
         self.obtain, self.turn = obtain, asyncio.Semaphore(AT_ONCE)
         self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever, name="shards", daemon=True)
+        self.thread = threading.Thread(target=run, args=(self.loop,), name="shards", daemon=True)
+        running[self.thread] = self.loop
         self.thread.start()
-        self.close = weakref.finalize(self, end, self.loop, self.thread)
+        # The garbage collector may call this in any thread, obstore's own included: it must not wait there.
+        weakref.finalize(self, stop, self.loop).atexit = False
 
     def fetch(self, shard: Shard) -> Future[BinaryIO]:
         return asyncio.run_coroutine_threadsafe(self.in_turn(shard), self.loop)
@@ -35,17 +42,34 @@ class Fetcher:
         async with self.turn:
             return await self.obtain(shard)
 
+    def close(self) -> None:
+        """Gives up what is under way, and waits until it is given up."""
+        stop(self.loop)
+        self.thread.join()
 
-def end(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
-    """Gives up what is under way: before the interpreter goes, or obstore's threads would call into what is no more."""
-    asyncio.run_coroutine_threadsafe(cancel_all(), loop).result()
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
+
+def run(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_forever()
     loop.close()
+    running.pop(threading.current_thread(), None)
 
 
-async def cancel_all() -> None:
+def stop(loop: asyncio.AbstractEventLoop) -> None:
+    with suppress(RuntimeError):  # it is closed
+        loop.call_soon_threadsafe(lambda: loop.create_task(give_up(loop)))
+
+
+async def give_up(loop: asyncio.AbstractEventLoop) -> None:
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
+    loop.stop()
+
+
+@atexit.register
+def end_all() -> None:
+    """Before the interpreter goes, or obstore's threads would call into what is no more."""
+    for thread, loop in list(running.items()):
+        stop(loop)
+        thread.join()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -43,6 +44,7 @@ class RemoteSet(ShardSet):
         self.endpoint, self.cache, self.name = Endpoint(url), cache, url.name
         found = asyncio.run(self.endpoint.read(manifests.FILE))
         self.manifest = manifests.parse(found, self.endpoint.path(manifests.FILE), lambda: self.mend)
+        check_hashes(self.manifest, self.endpoint.path(manifests.FILE))
         self.digest = hashlib.sha256(found).hexdigest()
         self.root = cache.sets / self.digest
         self.received: dict[Shard, int] = {}
@@ -144,6 +146,14 @@ class RemoteSet(ShardSet):
             self.coming.close()
             if self.claimed:
                 self.claimed.close()
+
+
+def check_hashes(manifest: manifests.Manifest, path: str) -> None:
+    """That hashes are such: they become names of files here, and somebody else wrote them."""
+    for split in manifest.splits.values():
+        for shard in split.shards:
+            if not re.fullmatch("[0-9a-f]{64}", shard.sha256):
+                raise UserError(f"{path}: damaged ({shard.file} has no SHA-256)")
 
 
 def find_set(data: Path | str, cache_dir: Path | None = None, cache_gb: float | None = None) -> ShardSet:

@@ -12,6 +12,7 @@ import torch
 from engine import runs
 from engine.average import averaged
 from engine.checkpoint import Checkpoint, steps
+from errors import UserError
 from evaluation.record import Record, read_record
 from evaluation.report import curves, facts
 from evaluation.report import probes as probed
@@ -96,8 +97,14 @@ def collect(run: Path, data: str | None, device: torch.device, last_weights: boo
 def find_data(record: Record, data: str | None, find: Find) -> tuple[Path | str, ShardSet | None]:
     """The shard set that was asked for, or else the run's own if it is still there."""
     where = runs.data_path(data if data is not None else record.config["data"] or "nowhere")
-    gone = data is None and isinstance(where, Path) and not (where / manifests.FILE).is_file()
-    return where, None if gone else find(where)
+    if data is None and isinstance(where, Path) and not (where / manifests.FILE).is_file():
+        return where, None
+    try:
+        return where, find(where)
+    except UserError:
+        if data is None and isinstance(where, str):  # gone, or asks for credentials that are not here now
+            return where, None
+        raise
 
 
 def of_record(record: Record, saved: Checkpoint | None, manifest: Manifest | None, mean: bool) -> Page:

@@ -95,6 +95,8 @@ def test_images_at_a_url_come_once(photo_set, tmp_path):
         text = write_report(run, None, CPU, find=partial(find_set, cache_dir=tmp_path / "cache")).read_text()
         assert server.requests["train-00000.tar"] == server.requests["val-00000.tar"] == 1
     assert {"pairs", "neighbours", "map", "scores"} <= set(sections(text))
+    away = make_run(tmp_path / "away", f"file-server://{server.server_port}/photos", 2)
+    assert "its images are not here, so none are shown" in write_report(away, None, CPU).read_text()
 
 
 def test_no_labels_and_one_split(photos, tmp_path):

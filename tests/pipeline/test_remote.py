@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import threading
 from itertools import chain, islice, repeat
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -293,6 +294,44 @@ def test_a_web_page_is_no_manifest(server, many, tmp_path):
     server.faults = {"dataset": repeat(endpoints.status(200, b"<html>Log in</html>"))}
     with pytest.raises(UserError, match=r"set/dataset\.json: damaged \(JSONDecodeError"):
         find_set(f"{server.url}/set", tmp_path)
+
+
+def test_a_cache_that_is_removed_is_made_again(server, local, many, tmp_path):
+    loader = opened(f"{server.url}/set", tmp_path / "cache", room(many))
+    assert equal(steps(loader, 8), local[:8])
+    (tmp_path / "cache").rename(tmp_path / "elsewhere")  # at one moment, whatever is under way
+    assert equal(steps(loader, 25), local[8:33])
+
+
+def test_a_cache_that_is_no_directory_any_more_is_named(server, many, tmp_path):
+    loader = opened(f"{server.url}/set", tmp_path / "cache", room(many))
+    loader.root.expect(iter(()), 0, 0)
+    shutil.rmtree(tmp_path / "cache/shards")
+    (tmp_path / "cache/shards").touch()
+    with pytest.raises(UserError, match=r"/cache: cannot be used \((File exists|Not a directory)\); give another --cache-dir"):
+        loader.store.encoded(0)
+
+
+def test_hashes_that_would_be_other_files_are_refused(server, many, tmp_path):
+    copy = shutil.copytree(many, tmp_path / "served/set")
+    fields = json.loads((copy / "dataset.json").read_text())
+    fields["splits"]["train"]["shards"][3]["sha256"] = "../../../home"
+    (copy / "dataset.json").write_text(json.dumps(fields))
+    server.root = copy.parent
+    with pytest.raises(UserError, match=r"set/dataset\.json: damaged \(train-00003\.tar has no SHA-256\)"):
+        find_set(f"{server.url}/set", tmp_path / "cache")
+
+
+def test_files_stay_as_few_as_they_are_when_a_loader_starts_anew(server, many, tmp_path):
+    loader = opened(f"{server.url}/set", tmp_path, room(many))
+    counts = []
+    for _ in range(6):
+        loader.load_state_dict(loader.state_dict() | {"step": 7})
+        steps(loader, 5)
+        loader.root.close()
+        wait_until(lambda: loader.root.coming.held == {})
+        counts.append(len(list(Path("/proc/self/fd").iterdir())))
+    assert max(counts[2:]) <= max(counts[:2]) + 2
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut short", "removed", "empty"])
