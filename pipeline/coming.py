@@ -33,10 +33,12 @@ class Coming:
         self.fetch, self.needs, self.room, self.horizon = fetch, needs, room, horizon
         self.held: dict[Shard, Held] = {}
         self.next = next(needs, None)
-        self.step = 0
+        self.step, self.closed = 0, False
 
     def reach(self, step: int) -> None:
         """Lets go of what only earlier steps read, and begins to bring what there is room for now."""
+        if self.closed:
+            return
         self.step = step
         for shard in [shard for shard, held in self.held.items() if held.last < step]:
             self.drop(shard)
@@ -57,10 +59,15 @@ class Coming:
         return need.first <= self.step + self.horizon and size + sum(shard.bytes for shard in self.held) <= self.room
 
     def now(self, shard: Shard) -> Future[BinaryIO]:
-        """A shard that is read now, expected or not; one that could not be had early is looked for again."""
+        """A shard that is read now, expected or not; one that could not be had early is looked for again.
+
+        Once this is closed, it is a future that is cancelled.
+        """
         held = self.held.get(shard)
         if held is None or failed(held.file):
             held = self.held[shard] = Held(self.fetch(shard), held.last if held else self.step)
+        if self.closed:  # perhaps a moment ago, by another thread
+            self.drop(shard)
         return held.file
 
     def drop(self, shard: Shard) -> None:
@@ -70,11 +77,13 @@ class Coming:
             held.file.add_done_callback(close)
 
     def cancel(self) -> None:
-        """Gives up what is not here yet."""
+        """Gives up what is not here yet, and brings nothing any more; may be called while another thread waits for a shard."""
+        self.closed = True
         for held in list(self.held.values()):
             held.file.cancel()
 
     def close(self) -> None:
+        self.cancel()
         for shard in list(self.held):
             self.drop(shard)
 

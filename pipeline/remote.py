@@ -140,7 +140,7 @@ class RemoteSet(ShardSet):
             self.coming.reach(step)
 
     def close(self) -> None:
-        """Lets go of all shards, so that others may have their place; gives up what is under way and who waits for it."""
+        """Lets go of all shards, so that others may have their place, and of what is under way; ``expect`` begins anew."""
         self.coming.cancel()  # first: who waits has the lock
         with self.lock:
             self.coming.close()

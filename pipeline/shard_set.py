@@ -98,7 +98,7 @@ class ShardSet:
         """Says that this step is read now, and none before it will be."""
 
     def close(self) -> None:
-        """Lets go of all files; who reads on opens them anew."""
+        """Lets go of all files; who reads on opens them anew, or, of a set that is elsewhere, is refused."""
         with self.lock:
             while self.opened:
                 self.opened.popitem()[1].close()

@@ -116,3 +116,17 @@ def test_a_window_of_small_shards_is_less_than_a_batch():
     assert most_at_once(shards, 2) == 16 * 100
     assert most_at_once(shards, 18) == 32 * 100
     assert most_at_once(of([50] * 5), 64) == 500
+
+
+def test_what_is_closed_brings_nothing_more():
+    shards = of([10] * 16)
+    expected, _, steps = stream(shards, 4)
+    coming = Coming(Source(), expected, most_at_once(shards, 4), steps)
+    coming.reach(0)
+    files = [held.file.result() for held in coming.held.values()]
+    coming.close()
+    assert all(file.closed for file in files)
+    coming.reach(1)
+    late = coming.now(shards[0])
+    assert late.cancelled() or late.result().closed
+    assert not coming.held
