@@ -1,5 +1,7 @@
 """The order: each sample once an epoch, another order every epoch, a function of (seed, epoch); the draws, of the step too."""
 
+from unittest import mock
+
 import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -8,6 +10,7 @@ from pipeline import TwoViewLoader
 from pipeline.draws import draw_views
 from pipeline.order import epoch_order, steps_in_epoch
 from pipeline.recipes import IMAGENET128
+from pipeline.shard_set import ShardSet
 
 SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=12)
 SEEDS, EPOCHS = st.integers(0, 2**63 - 1), st.integers(0, 1000)
@@ -55,7 +58,8 @@ def test_samples_come_from_one_window_of_shards_at_a_time():
 def test_ranks_take_the_same_number_of_steps_and_no_sample_twice(sizes, world, share, seed, epoch):
     """The loader's own arithmetic, without images: what all ranks see in an epoch is the order, less than a batch short."""
     batch = world * share
-    ranks = [bare_loader(sizes, batch, rank, world, seed) for rank in range(world)]
+    assume(2 <= batch <= sum(sizes))  # others are refused
+    ranks = [loader_of(sizes, batch, rank, world, seed) for rank in range(world)]
     assert {len(rank) for rank in ranks} == {sum(sizes) // batch}
     steps = len(ranks[0])
     seen = [np.concatenate([rank.samples(epoch, step) for rank in ranks]) for step in range(steps)]
@@ -69,10 +73,10 @@ def test_ranks_take_the_same_number_of_steps_and_no_sample_twice(sizes, world, s
 def test_ranks_take_their_parts_of_the_draws_of_one(sizes, world, share, seed, epoch, step):
     """Whatever the seed, and whatever was drawn before."""
     batch = world * share
-    assume(sum(sizes) >= batch)
+    assume(2 <= batch <= sum(sizes))
     step %= sum(sizes) // batch
-    whole = bare_loader(sizes, batch, 0, 1, seed).job(epoch, step).draws
-    parts = [bare_loader(sizes, batch, rank, world, seed).job(epoch, step).draws for rank in range(world)]
+    whole = loader_of(sizes, batch, 0, 1, seed).job(epoch, step).draws
+    parts = [loader_of(sizes, batch, rank, world, seed).job(epoch, step).draws for rank in range(world)]
     for view in range(2):
         for one, several in zip(columns(whole[view]), zip(*(columns(part[view]) for part in parts), strict=True), strict=True):
             assert np.array_equal(one, np.concatenate(several))
@@ -98,29 +102,29 @@ def test_draws_are_a_function_of_seed_epoch_and_step(seed, epoch, step):
     assert not np.array_equal(first[0].box, first[1].box)
 
 
-def bare_loader(sizes, batch, rank, world, seed):
-    loader = TwoViewLoader.__new__(TwoViewLoader)
-    loader.batch, loader.rank, loader.world = batch, rank, world
-    loader.store, loader.seed, loader.recipe, loader.root = Images(sum(sizes)), seed, IMAGENET128, Nowhere()
-    loader.order = lambda epoch: epoch_order(sizes, seed, epoch)
-    return loader
+def loader_of(sizes, batch, rank, world, seed):
+    """A whole loader, of images that have sizes and no bytes."""
+    with mock.patch("pipeline.loader.Store", return_value=Images(sizes)):
+        return TwoViewLoader(Nowhere(), ["train"], IMAGENET128, batch, rank, world, seed=seed)
+
+
+class Nowhere(ShardSet):
+    """No files."""
+
+    def __init__(self):
+        self.manifest = None
 
 
 class Images:
-    """As many as are asked for, in sizes that differ; there are no bytes."""
+    """As many as are asked for, in sizes that differ."""
 
-    def __init__(self, count):
-        self.sizes = 100 + np.stack([np.arange(count) % 400, np.arange(count) % 300], 1)
+    def __init__(self, shard_sizes):
+        number = np.arange(sum(shard_sizes))
+        self.shard_sizes, self.shards = shard_sizes, []
+        self.sizes = 100 + np.stack([number % 400, number % 300], 1)
 
     def __len__(self):
         return len(self.sizes)
 
     def batch(self, samples):
         return list(samples)
-
-
-class Nowhere:
-    """A shard set that need not be told what comes."""
-
-    def reach(self, step):
-        pass
