@@ -153,7 +153,7 @@ def fit(preset, amp, fault):
         trainer = make_trainer(preset, amp)
         after(first_layer(trainer), lambda output: seen.update(computes_in=str(output.dtype)))
         fault(trainer)
-        progress = SimpleNamespace(begin=lambda _: None, show=lambda _: None)
+        progress = SimpleNamespace(begin=lambda _: None, tick=lambda _: None, show=lambda _: None)
         stop = SimpleNamespace(code=None)
         try:
             with Transfers():
@@ -242,7 +242,10 @@ def counted(trainer):
     trainer.config = replace(trainer.config, steps=4 * every)
     trainer.meter.read = waiting("read", {"images_per_s": 1.0})
     trainer.scale, trainer.rates, trainer.watch.check = waiting("scale", {}), lambda _: {}, check_counted
-    train.pairs.picture, train.Logs = picture, lambda *_: SimpleNamespace(write=lambda _: None, write_pairs=lambda *_: None)
+    train.pairs.picture, train.Logs = (
+        picture,
+        lambda *_: SimpleNamespace(write=lambda _: None, write_pairs=lambda *_: None, flush=lambda: None),
+    )
 
 
 def counted_and_branch(trainer):

@@ -170,7 +170,8 @@ def test_the_term_joins_the_total_or_replaces_another(mode):
     torch.manual_seed(0)
     model = AMDIM(EncoderConfig(32, 4, 16, 1), 3, mixture=2, mixture_mode=mode)
     views = torch.randn(2, 4, 3, 32, 32)
-    losses = model(*views, torch.tensor([0, 1, 2, -1]), torch.zeros(2, 4, dtype=torch.int64))
+    rest = torch.tensor([0, 1, 2, -1]), torch.zeros(2, 4, dtype=torch.int64)
+    losses = model(*views, *rest)
     terms = losses.objective._asdict()
     if mode == "replace":
         del terms["loss_1t7"]
@@ -178,8 +179,12 @@ def test_the_term_joins_the_total_or_replaces_another(mode):
     with torch.no_grad():
         encoded = [model.encoder(view) for view in views]
         term, regulariser = mixture_both_ways(model.mixture, *encoded)
+        plain = AMDIM(EncoderConfig(32, 4, 16, 1), 3)
+        plain.load_state_dict({name: value for name, value in model.state_dict().items() if not name.startswith("mixture.")})
+        alone = plain(*views, *rest).objective.regulariser
     torch.testing.assert_close(losses.mixture, term)
-    torch.testing.assert_close(losses.total, sum(terms.values()) + term + regulariser + losses.probes)
+    torch.testing.assert_close(losses.objective.regulariser, alone + regulariser)
+    torch.testing.assert_close(losses.total, sum(terms.values()) + term + losses.probes)
 
 
 def test_wrong_values_are_refused():
