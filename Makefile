@@ -56,11 +56,11 @@ preview: $(READY)  ## Show what AMDIM sees of a data set: DATA=name [RECIPE=name
 
 test: $(READY)  ## Lint, types, import directions and tests: at most 12 minutes on two cores
 	@$(MAKE) --no-print-directory lint
-	$(PY) -m pytest -n 2
+	$(PY) -m pytest -n 2 --dist loadscope
 
 test-all: $(READY)  ## The same and the long tests: at most 60 minutes
 	@$(MAKE) --no-print-directory lint
-	$(PY) -m pytest -n 2
+	$(PY) -m pytest -n 2 --dist loadscope
 	$(PY) -m pytest -m long
 
 lint: $(READY)  ## Style, types and import directions

@@ -28,6 +28,10 @@ OPTIMIZERS = ("adamw", "lamb", "lars")  # with clipping and averages
 HEALTHY = [f"{preset},{amp},{form},none" for form in FORMS for preset in PRESETS for amp in ASKED]
 HEALTHY += [f"{name},{amp},torch,none" for name in OPTIMIZERS for amp in ASKED]
 COUNTED = [f"{preset},{amp},torch,counted" for preset in ("fashion-mnist", *OPTIMIZERS) for amp in ASKED]
+# A fake step takes a second. Every kind of each thing is among these; the rest is for the long tests.
+SHORT = {f"fashion-mnist,{amp},{form},none" for form in FORMS for amp in ASKED} | {f"mixtures,{amp},torch,none" for amp in ASKED}
+SHORT |= {f"imagenet-small,bf16,{form},none" for form in FORMS} | {f"{name},fp16,torch,none" for name in OPTIMIZERS}
+SHORT |= {f"fashion-mnist,{amp},torch,counted" for amp in ASKED} | {"lamb,fp16,torch,counted"}
 FAULTS = {  # what is done to a trainer: what it raises, in which part of a step, after how many steps
     "host_buffer": ("FakeTensorDeviceMismatchError", "update", 0),
     "host_meter": ("FakeTensorDeviceMismatchError", "update", 1),
@@ -41,6 +45,14 @@ FAULTS = {  # what is done to a trainer: what it raises, in which part of a step
 }
 
 
+def marked(cases):
+    return [case if case in SHORT else pytest.param(case, marks=pytest.mark.long) for case in cases]
+
+
+def faulty(fault):
+    return f"fashion-mnist,fp16,torch,{fault}"
+
+
 def obstacle():
     """Why there can be no fake device here, or None."""
     if torch.version.cuda:
@@ -52,20 +64,21 @@ def obstacle():
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    """What became of each case; all in one process, as most of the time is torch's import."""
+def results(request, tmp_path_factory):
+    """What became of each case that is asked for; all in one process, which imports torch once."""
     if reason := obstacle():
         pytest.skip(reason)
     shim = tmp_path_factory.mktemp("shim") / "shim.so"
     build = ["g++", "-std=c++20", "-shared", "-fPIC", *(f"-I{path}" for path in include_paths()), HERE / "shim.cpp", "-o", shim]
     subprocess.run(build, check=True)
-    cases = [*HEALTHY, *COUNTED, *(f"fashion-mnist,fp16,torch,{fault}" for fault in FAULTS)]
+    asked = [item.callspec.params for item in request.session.items if item.path == Path(__file__)]
+    cases = list(dict.fromkeys(each["case"] if "case" in each else faulty(each["fault"]) for each in asked))
     command = [sys.executable, HERE / "session.py", shim, str(LOG_EVERY), *cases]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     return dict(zip(cases, map(json.loads, done.stdout.splitlines()), strict=True))
 
 
-@pytest.mark.parametrize("case", HEALTHY)
+@pytest.mark.parametrize("case", marked(HEALTHY))
 def test_nothing_waits_for_the_gpu_before_the_first_log_step(results, case):
     """There, reading the losses is the one thing that fake tensors cannot do."""
     found = results[case]
@@ -73,7 +86,7 @@ def test_nothing_waits_for_the_gpu_before_the_first_log_step(results, case):
     assert found["steps"] == LOG_EVERY
 
 
-@pytest.mark.parametrize("case", COUNTED)
+@pytest.mark.parametrize("case", marked(COUNTED))
 def test_waits_of_four_log_intervals(results, case):
     """Each log step reads the losses, the loss scale and the watch, the first the pairs too; then the last save begins."""
     steps = [LOG_EVERY * i for i in range(1, 5)]
@@ -84,7 +97,7 @@ def test_waits_of_four_log_intervals(results, case):
     assert found["where"][0] == "save", found
 
 
-@pytest.mark.parametrize("case", HEALTHY)
+@pytest.mark.parametrize("case", marked(HEALTHY))
 def test_types_and_devices(results, case):
     found, dtype = results[case], ASKED[case.split(",")[1]]
     assert found["computes_in"] == str(dtype or torch.float32)
@@ -96,5 +109,5 @@ def test_types_and_devices(results, case):
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faults_are_seen_where_they_are(results, fault):
-    found, (raised, part, steps) = results[f"fashion-mnist,fp16,torch,{fault}"], FAULTS[fault]
+    found, (raised, part, steps) = results[faulty(fault)], FAULTS[fault]
     assert (found["raised"], found["where"][:2], found["steps"]) == (raised, ["advance", part], steps), found
