@@ -51,6 +51,7 @@ def torchrun(host, node, cwd, *arguments):
     return subprocess.Popen(words, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(200)
 def test_two_hosts_train_together(photo_set, tmp_path):
     with two_hosts() as hosts:

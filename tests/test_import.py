@@ -12,12 +12,12 @@ from errors import UserError
 from tests.original import Original, save
 from tests.test_train import SMALL, final, run, same_weights, train
 
-DEMO = {"ndf": 32, "n_rkhs": 256, "n_depth": 2, "encoder_size": 32, "use_bn": True}  # the encoder of that preset
+SMALL_ENCODER = {"ndf": 8, "n_rkhs": 64, "n_depth": 2, "encoder_size": 32, "use_bn": True}  # that of tests/small.toml
 
 
 @pytest.fixture(scope="module")
 def original():
-    return Original(**DEMO, n_classes=2, tclip=18.0)
+    return Original(**SMALL_ENCODER, n_classes=2, tclip=18.0)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def place(original, tmp_path_factory):
     cwd = tmp_path_factory.mktemp("import")
     save(original.checkpoint(), cwd / "cpt.pth")
     result = run("eval.py", "--import-amdim-public", "cpt.pth", "--out", "runs/imported", cwd=cwd)
-    assert "32 px, w 32, R 256, d 2, batch normalisation inside" in result.stdout
+    assert "32 px, w 8, R 64, d 2, batch normalisation inside" in result.stdout
     assert "7 epochs, 5,000 updates" in result.stdout
     assert "python eval.py --probe linear --run runs/imported --data NAME" in result.stdout
     assert result.stderr == ""
@@ -72,7 +72,8 @@ def test_training_from_it(place, photo_set, original):
     """At a learning rate of nothing, the weights stay the original's; batch statistics move."""
     result = train(photo_set, "on", "--steps", "2", "--init", "runs/imported", "--lr", "1e-30", cwd=place)
     assert "starting from the weights of runs/imported/checkpoints/step-5000" in result.stdout
-    assert result.stderr == ""
+    assert "was trained with scores clipped at 18, here 20" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
     before, after = final(imported(place)).weights, final(place / "runs" / "on").weights
     assert before.keys() == after.keys()
     for name in before:
@@ -102,7 +103,7 @@ def test_the_same_command_goes_on_without_the_source(place, photo_set, tmp_path,
 
 def test_our_own_checkpoint_directory_and_classifiers_that_do_not_fit(place, photo_set, tmp_path):
     """Of a model for other classes, the encoder is taken and the classifiers are not."""
-    other = Original(**DEMO, n_classes=5)
+    other = Original(**SMALL_ENCODER, n_classes=5)
     save(other.checkpoint(step=3), tmp_path / "cpt.pth", legacy=False)
     imports.import_run(tmp_path / "cpt.pth", tmp_path / "runs" / "five")
     source = "runs/five/checkpoints/step-3"
@@ -111,7 +112,7 @@ def test_our_own_checkpoint_directory_and_classifiers_that_do_not_fit(place, pho
     assert len(result.stderr.strip().splitlines()) == 1
     weights = final(tmp_path / "runs" / "on").weights
     assert torch.equal(weights["encoder.head_7.conv2.weight"], other.encoder.module.rkhs_block_7.conv2.weight)
-    assert weights["linear.weight"].shape == (2, 256)
+    assert weights["linear.weight"].shape == (2, 64)
 
 
 def refusal(program, *arguments, code=2):
@@ -135,7 +136,7 @@ def test_another_encoder_is_refused_by_its_fields(photo_set, tmp_path, monkeypat
     save(Original(encoder_size=64, ndf=4).checkpoint(), tmp_path / "cpt.pth")
     imports.import_run(tmp_path / "cpt.pth", tmp_path / "runs" / "other")
     why = refused_training(photo_set, "on", "--init", "other")
-    assert "size 64, here 32; width 4, here 32; embedding 40, here 256; use_bn False, here True" in why
+    assert "size 64, here 32; width 4, here 8; embedding 40, here 64; use_bn False, here True" in why
     assert not (tmp_path / "runs" / "on").exists()
 
 

@@ -72,6 +72,7 @@ def test_a_rank_that_is_always_killed_is_given_up(photo_set, tmp_path):
     assert line.endswith("the same command goes on from the last checkpoint")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "code", "to"),
     [
@@ -92,6 +93,7 @@ def test_a_signal_stops_all_ranks_after_the_same_step(undisturbed, photo_set, tm
     assert losses(tmp_path / "runs" / "cut").equal(losses(undisturbed))
 
 
+@pytest.mark.long
 def test_a_second_ctrl_c_ends_at_once(photo_set, tmp_path):
     process, ranks = two_ranks(photo_set, tmp_path)
     os.kill(ranks[0], signal.SIGSTOP)  # which would take its time to finish a step
@@ -103,6 +105,7 @@ def test_a_second_ctrl_c_ends_at_once(photo_set, tmp_path):
     assert gone(ranks)
 
 
+@pytest.mark.long
 def test_no_rank_outlives_its_launcher(photo_set, tmp_path):
     process, ranks = two_ranks(photo_set, tmp_path)
     process.kill()

@@ -31,7 +31,7 @@ def test_the_default_has_the_losses_that_it_had(photo_set, tmp_path):
         assert row[name] == pytest.approx(value, rel=ROUNDING), name
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ["lamb", *(pytest.param(name, marks=pytest.mark.long) for name in CASES if name != "lamb")])
 def test_resumed_equals_undisturbed(photo_set, tmp_path, name):
     """With moments, averages and counts from the checkpoint of step 9; what came after is thrown away."""
     options = ("--steps", "15", "--save-every", "9", *CASES[name])
@@ -70,6 +70,7 @@ def test_a_gradient_is_clipped_by_the_norm_of_all_weights_together():
         torch.testing.assert_close(after, before * length / before.norm(), rtol=1e-5, atol=0)
 
 
+@pytest.mark.long
 def test_ranks_take_the_steps_of_one(photo_set, tmp_path):
     for name, ranks in (("one", "1"), ("two", "2")):
         in_float32(photo_set, name, "--steps", "20", "--procs", ranks, *CASES["lamb"][:-4], cwd=tmp_path)
@@ -79,6 +80,7 @@ def test_ranks_take_the_steps_of_one(photo_set, tmp_path):
         torch.testing.assert_close(value, final(two).trainer["average"][key], rtol=0.02, atol=0.02)
 
 
+@pytest.mark.long
 def test_killed_equals_undisturbed(photo_set, tmp_path):
     options = ("--save-every", "3", *CASES["lamb"])
     train(photo_set, "whole", "--steps", "45", *options, cwd=tmp_path)

@@ -38,7 +38,7 @@ def test_one_rank_speaks(two):
     assert two[1].stderr == ""
 
 
-@pytest.mark.parametrize("ranks", [1, 4])
+@pytest.mark.parametrize("ranks", [1, pytest.param(4, marks=pytest.mark.long)])
 def test_another_number_of_ranks_goes_on(alone, two, photo_set, tmp_path, ranks):
     """From the two ranks' checkpoint in mid-epoch, to the losses of one that was never stopped."""
     moved = tmp_path / "runs" / "two"
@@ -66,6 +66,7 @@ def test_four_ranks_of_eight_images_are_one_of_32_for_fifty_steps(photo_set, tmp
     assert difference(four, one) < max(ROUNDING, 3 * difference(control, one))
 
 
+@pytest.mark.long
 def test_gradients_in_bfloat16_are_nearly_those(alone, photo_set, tmp_path):
     result = train(photo_set, "bf16", "--steps", "24", "--procs", "2", "--compress", "bf16", cwd=tmp_path)
     assert "gradients travel in bfloat16" in result.stdout

@@ -181,6 +181,7 @@ def test_a_disk_that_is_full_for_a_while(undisturbed, photo_set, tmp_path):
     assert same_weights(tmp_path / "runs" / "cut", undisturbed(1))
 
 
+@pytest.mark.long
 def test_a_disk_that_is_full_at_the_end(photo_set, tmp_path):
     process = start(photo_set, tmp_path, "--save-every", "25", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     in_hand(process, "saved step 25:")
@@ -210,7 +211,7 @@ def test_a_shard_that_is_cut_short_under_a_run(undisturbed, photo_set, tmp_path)
     assert same_weights(tmp_path / "runs" / "cut", undisturbed(1))
 
 
-@pytest.mark.parametrize("ranks", RANKS)
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_loss_that_is_no_number_ends_it_at_its_step(photo_set, tmp_path, ranks):
     """Its rate is beyond all reason; what was saved before is good."""
     more = ("--lr", "1e30", "--save-every", "1", *RANKS[ranks])

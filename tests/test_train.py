@@ -12,7 +12,8 @@ from engine import checkpoint
 from tests.forked import run_forked
 
 ROOT = Path(__file__).parent.parent
-SMALL = ("--gpus", "0", "--preset", "demo", "--batch-size", "16", "--amp", "bf16")  # a recipe with colour, in half precision
+# A recipe with colour, in half precision.
+SMALL = ("--gpus", "0", "--preset", "demo", "--config", str(ROOT / "tests" / "small.toml"), "--batch-size", "16", "--amp", "bf16")
 
 
 def command(program, *arguments):

@@ -61,6 +61,7 @@ def both(data, world=1):
     return paper_logits(data, world), tuned(data, world)
 
 
+@pytest.mark.long
 def test_two_ranks_train_as_one_does(photo_set, tmp_path):
     logits, (weight, scores) = both(photo_set)
     assert scores.n == 24
