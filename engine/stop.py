@@ -21,9 +21,12 @@ SHOW_CURSOR = "\x1b[?25h"
 
 
 def handle(note: Callable[[int, FrameType | None], None]) -> None:
-    """Has signals told to ``note``, but for those that this process was started to ignore."""
+    """Has signals told to ``note``, but for a SIGHUP that `nohup` has this process ignore.
+
+    SIGINT counts though it may be ignored at the start, as a shell has its background jobs do.
+    """
     for number in SIGNALS:
-        if signal.getsignal(number) != signal.SIG_IGN:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, note)
 
 
