@@ -182,7 +182,7 @@ def main(
         return
     check(subject, plan)
     if not where.started:
-        raise typer.Exit(elastic.run_ranks(where.world, sys.argv, 0, "type the command again"))
+        raise typer.Exit(elastic.run_ranks(where.world, sys.argv, 0, "type the command again", saves=False))
     probe(subject, plan, where, make_console(quiet=where.rank > 0))
 
 

@@ -31,7 +31,7 @@ STOP_SECONDS = 600  # ranks that were told to stop finish a step and save; a sec
 GOES_ON = "the same command goes on from the last checkpoint"
 
 
-def run_ranks(ranks: int, arguments: list[str], max_restarts: int, then: str = GOES_ON) -> int:
+def run_ranks(ranks: int, arguments: list[str], max_restarts: int, then: str = GOES_ON, saves: bool = True) -> int:
     """Runs ``python`` with ``arguments`` in each of ``ranks`` processes until all have ended.
 
     Args:
@@ -39,6 +39,7 @@ def run_ranks(ranks: int, arguments: list[str], max_restarts: int, then: str = G
         arguments: the command, which after a loss is repeated, and ``restarted`` tells it so.
         max_restarts: how often.
         then: what to do after that.
+        saves: whether ranks save when they are told to stop; those that do not simply end.
 
     Returns:
         The exit code, 0 or what the ranks ended with. They have said why.
@@ -48,11 +49,11 @@ def run_ranks(ranks: int, arguments: list[str], max_restarts: int, then: str = G
     """
     if "--debug" not in arguments:
         logging.disable(logging.CRITICAL)  # the agent's account of each rank; the ranks speak for themselves
-    signals = Signals()
+    signals = Signals(saves)
     for restart in range(max_restarts + 1):
         try:
-            code, lost = run_once(ranks, arguments)
-        except SignalException:  # between two starts
+            code, lost = run_once(ranks, arguments, saves)
+        except SignalException:  # between two starts, or nothing was to be saved
             return 128 + (signals.first or signal.SIGTERM)
         if lost is None:
             return code
@@ -63,8 +64,12 @@ def run_ranks(ranks: int, arguments: list[str], max_restarts: int, then: str = G
     raise UserError(f"{lost}{after}; {then}")
 
 
-def run_once(ranks: int, arguments: list[str]) -> tuple[int, str | None]:
-    """An exit code, or what became of the rank that was lost."""
+def run_once(ranks: int, arguments: list[str], saves: bool) -> tuple[int, str | None]:
+    """An exit code, or what became of the rank that was lost.
+
+    Raises:
+        SignalException: this process was told to end, and its ranks had nothing to save.
+    """
     with TemporaryDirectory(prefix="ranks-") as directory:
         outcome = Path(directory, "outcome")
         os.environ[OUTCOME] = str(outcome)
@@ -86,6 +91,8 @@ def run_once(ranks: int, arguments: list[str]) -> tuple[int, str | None]:
         except ChildFailedError as error:
             return verdict({rank: failure.exitcode for rank, failure in error.failures.items()})
         except SignalException:  # the agent has waited for the ranks, and does not tell how they ended
+            if not saves:
+                raise
             return int(outcome.read_text()) if outcome.exists() else 1, None
     return 0, None
 
@@ -127,14 +134,16 @@ def verdict(codes: dict[int, int]) -> tuple[int, str | None]:
 class Signals:
     """Passes the first signal on to the ranks, which stop in their own time; the second ends them at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, saves: bool) -> None:
+        self.saves = saves
         self.first: signal.Signals | None = None
         handle(self.note)
 
     def note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signal module's signature
         if self.first is None:
             self.first = signal.Signals(number)
-            say(number)
+            if self.saves:
+                say(number)
             raise SignalException("passed on", self.first)  # which the agent waits for
         if number == signal.SIGINT:
             for child in children():

@@ -19,18 +19,20 @@ signal.signal(signal.SIGTERM, stop)
 print("ready", flush=True)
 time.sleep(60)
 """
-LAUNCHER = "import sys; from engine import elastic; sys.exit(elastic.run_ranks(1, sys.argv[1:], 0))"
+LAUNCHER = "import sys; from engine import elastic; sys.exit(elastic.run_ranks(1, sys.argv[2:], 0, saves=sys.argv[1] == 'saves'))"
 
 
-@pytest.mark.parametrize(("told", "code"), [("143", 143), ("0", 0), ("fails", 1)])
-def test_a_signal_ends_the_launcher_as_rank_0_ended(tmp_path, told, code):
-    """143 is stopped and saved; 0 was done already; one that failed to save tells nothing."""
+@pytest.mark.parametrize(
+    ("kind", "told", "code"), [("saves", "143", 143), ("saves", "0", 0), ("saves", "fails", 1), ("probes", "fails", 143)]
+)
+def test_a_signal_ends_the_launcher_as_rank_0_ended(tmp_path, kind, told, code):
+    """143 is stopped and saved; 0 was done already; one that failed to save tells nothing. Evaluation has nothing to save."""
     (tmp_path / "rank.py").write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r}){RANK}")
-    command = [sys.executable, "-c", LAUNCHER, str(tmp_path / "rank.py"), told]
+    command = [sys.executable, "-c", LAUNCHER, kind, str(tmp_path / "rank.py"), told]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
-    assert errors == "SIGTERM: finishing this step and saving; Ctrl-C ends it at once\n"
+    assert errors == ("SIGTERM: finishing this step and saving; Ctrl-C ends it at once\n" if kind == "saves" else "")
     assert process.returncode == code
