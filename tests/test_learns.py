@@ -30,18 +30,19 @@ def alone(in_clone, monkeypatch):
 
 
 def test_a_minute_of_training_beats_random_initialisation(in_clone):
-    """On 6,000 real images: the short sibling of the two below. The features of a random encoder are a strong baseline here."""
+    """On 6,000 real images with a narrow encoder: the short sibling of the two below."""
     need_fashion_mnist()
     some = {"train": 6000, "val": 1000}
     whole = fashion_mnist.source(None)
     source = replace(whole, splits={split: whole.splits[split][:count] for split, count in some.items()})
     build(source, Path("data/fashion-mnist"), seed=0, workers=1, max_rejected=0, overwrite=False, show=lambda _: None)
     common = ("--run", "short", "--gpus", "0")
-    learns.call("train.py", "--data", "fashion-mnist", *common, "--batch-size", "64", "--steps", "280")
+    narrow = ("--config", str(ROOT / "tests/small.toml"))
+    learns.call("train.py", "--data", "fashion-mnist", *common, *narrow, "--batch-size", "64", "--steps", "200")
     learns.call("eval.py", "--probe", "linear", *common)
     found = json.loads(Path("runs/short/eval-linear.json").read_text())
     assert found["n_test"] == 1000
-    assert found["top1"] >= found["top1_random_init"] + 0.03
+    assert found["top1"] >= found["top1_random_init"] + 0.05
 
 
 def need_fashion_mnist():
