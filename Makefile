@@ -61,7 +61,8 @@ test: $(READY)  ## Lint, types, import directions and tests: at most 12 minutes 
 test-all: $(READY)  ## The same and the long tests: at most 60 minutes
 	@$(MAKE) --no-print-directory lint
 	$(PY) -m pytest -n 2 --dist loadscope
-	$(PY) -m pytest -m long
+	$(PY) -m pytest -n 2 --dist loadscope -m "long and not alone"
+	$(PY) -m pytest -m alone
 
 lint: $(READY)  ## Style, types and import directions
 	$(VENV)/bin/ruff check .

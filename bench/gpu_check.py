@@ -13,7 +13,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from bench import gpu_views
+from bench import gpu_commands, gpu_views
 from bench.gpu import Skip, need, need_gpu
 
 
@@ -236,6 +236,7 @@ CHECKS: tuple[Callable[[], str], ...] = (
     gpu_views.hand_over,
     gpu_views.memory,
     gpu_views.loading,
+    gpu_commands.commands,
 )
 
 

@@ -51,6 +51,7 @@ def need_fashion_mnist():
 
 
 @pytest.mark.long
+@pytest.mark.alone
 @pytest.mark.timeout(3000)
 def test_shapes_beat_random_initialisation_and_raw_pixels(alone):
     learns.call("-m", "shards", "build", "shapes")
@@ -60,6 +61,7 @@ def test_shapes_beat_random_initialisation_and_raw_pixels(alone):
 
 
 @pytest.mark.long
+@pytest.mark.alone
 @pytest.mark.timeout(3000)
 def test_fashion_mnist_reaches_86_percent_and_3_points_more_when_fine_tuned(alone):
     need_fashion_mnist()

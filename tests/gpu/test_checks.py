@@ -1,9 +1,13 @@
 """The checks of `make gpu-check`, as tests."""
 
+from pathlib import Path
+
 import pytest
 
-from bench import gpu_check
+from bench import gpu_check, gpu_commands
 from bench.gpu import Skip
+
+SMALL = Path(__file__).parent.parent / "small.toml"
 
 
 @pytest.mark.gpu
@@ -13,3 +17,8 @@ def test_on_this_gpu(check):
         assert check()
     except Skip as reason:
         pytest.skip(str(reason))
+
+
+@pytest.mark.long
+def test_the_check_of_the_commands_passes_on_a_cpu(tmp_path):
+    assert "linear probe" in gpu_commands.rehearse(tmp_path, "0", "--config", str(SMALL))
