@@ -55,7 +55,7 @@ def explain(error: Exception) -> tuple[str, int]:
 
 def redacted(text: str) -> str:
     """Text without what is secret in its URLs: user and password, and what stands behind a question mark."""
-    return re.sub(r"(\w://)(?:[^\s/'\"]*@)?([^\s?#'\"]*)[^\s'\"]*", r"\1\2", text)
+    return re.sub(r"(\w://)(?:[^\s'\"]*@)?([^\s?#'\"]*)[^\s'\"]*", r"\1\2", text)
 
 
 def program() -> str:

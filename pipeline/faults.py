@@ -42,6 +42,7 @@ class Fault(NamedTuple):
 def explain(error: Exception, scheme: str) -> Fault:
     """The cause of what obstore raised."""
     text = str(error)
+    words = without_urls(text)
     code = re.search(r"<Code>(\w+)</Code>", text)
     if code and code[1] in CODES:
         return Fault(CODES[code[1]])
@@ -50,10 +51,10 @@ def explain(error: Exception, scheme: str) -> Fault:
     how = CREDENTIALS["https" if scheme == "http" else scheme]
     if isinstance(error, PermissionDeniedError | UnauthenticatedError):
         return Fault(f"access is denied ({status(text)}); for credentials, {how}")
-    if "169.254.169.254" in text or "metadata" in text or "MissingAccount" in text:
+    if "//169.254.169.254" in text or "//metadata.google.internal" in text or "metadata" in words or "MissingAccount" in words:
         return Fault(f"no credentials were found; {how}")
-    if "response body" in text or "Interrupted" in text or "Range request not supported" in text:
-        silent = "TimedOut" in text
+    if "response body" in words or "Interrupted" in words or "Range request not supported" in words:
+        silent = "TimedOut" in words
         return Fault("the server fell silent" if silent else "the connection broke off", broken=True)
     return Fault(reached(text))
 
@@ -65,7 +66,7 @@ def reached(text: str) -> str:
     if code := status(text):
         return f"the server answers {code}{often}"
     for sign, reason in REASONS.items():
-        if sign in text:
+        if sign in without_urls(text):
             return f"cannot be reached: {reason}{often}"
     return f"cannot be read: {redacted(text.strip().splitlines()[0] if text.strip() else 'no reason was given')[:200]}"
 
@@ -73,3 +74,8 @@ def reached(text: str) -> str:
 def status(text: str) -> str | None:
     found = re.search(r"status code: (\d+(?: [A-Z][A-Za-z-]+)*)", text)
     return found[1] if found else None
+
+
+def without_urls(text: str) -> str:
+    """What a URL is called says nothing of the fault."""
+    return re.sub(r"\w+://[^\s'\"<>]*", "", text)

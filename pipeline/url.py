@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from errors import UsageError
 
@@ -44,7 +44,7 @@ def parse(text: str) -> Url:
     Raises:
         UsageError: no set can be there: another scheme, no bucket or host, or secrets where they would not be used.
     """
-    parts = urlsplit(text.strip())
+    parts = split(text.strip())
     host = parts.netloc.rpartition("@")[2]
     shown = f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
     if parts.scheme not in SCHEMES:
@@ -60,3 +60,18 @@ def parse(text: str) -> Url:
     user, _, password = map(unquote, parts.netloc.rpartition("@")[0].partition(":"))
     word = f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}" if user or password else ""
     return Url(parts.scheme, shown, parts.query, word)
+
+
+def split(text: str) -> SplitResult:
+    """
+    Raises:
+        UsageError: a password ends the host too soon, or a bracket is alone. The words hold nothing of what may be secret.
+    """
+    odd = "--data: this URL cannot be taken apart; in a password write / as %2F, ? as %3F, # as %23, [ as %5B, ] as %5D, @ as %40"
+    _, _, rest = text.partition("://")
+    if "@" in rest[len(re.split("[/?#]", rest)[0]) :]:
+        raise UsageError(f"{odd}; and an @ in a path, too")
+    try:
+        return urlsplit(text)
+    except ValueError:
+        raise UsageError(odd) from None

@@ -3,7 +3,7 @@
 import pytest
 from obstore.exceptions import GenericError
 
-from errors import redacted
+from errors import UsageError, redacted
 from pipeline.faults import explain
 from pipeline.url import is_url, parse
 
@@ -14,6 +14,7 @@ TEXTS = {
     "status code: 301 Moved: <Error><Code>PermanentRedirect</Code>": "the bucket is in another region; set AWS_REGION",
     "Generic S3 error: new, at https://me:hush@host/a?hush": "cannot be read: Generic S3 error: new, at https://host/a",
     "": "cannot be read: no reason was given",
+    'GET https://h/metadata/certificate/a, after 6 retries - "Connection refused"': "cannot be reached: connection refused, also",
 }
 
 
@@ -31,6 +32,7 @@ def test_what_is_secret_in_a_text_is_not_shown():
         "python train.py --data 'http://u:p@h/a?x' --run a": "python train.py --data 'http://h/a' --run a",
         "--data=s3://key:secret@bucket/set#part": "--data=s3://bucket/set",
         "mail me@host?subject=x": "mail me@host?subject=x",
+        "s3://KEY:se/cr?et@bucket/set is": "s3://bucket/set is",
     }
     assert {text: redacted(text) for text in shown} == shown
 
@@ -41,3 +43,14 @@ def test_urls():
     assert parse("https://host:80").name == "host:80"
     assert parse(" gs://b/s ").scheme == "gs"
     assert [is_url(each) for each in ("s3://a", "data/x", "C://x", "./a://b", "shapes")] == [True, False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["s3://KEY:hu/sh@bucket/set", "https://u:hu?sh@h/set", "https://u:h#ush@h/set", "https://u:hu[sh]@h/set", "https://[hush/a"],
+)
+def test_a_url_whose_password_ends_it_too_soon_is_refused_in_words_of_our_own(url):
+    with pytest.raises(UsageError, match="in a password write / as %2F") as refused:
+        parse(url)
+    assert "sh" not in str(refused.value).replace("should", "")
+    assert "hu" not in str(refused.value)
