@@ -2,8 +2,8 @@
 
     shards/<sha256>.tar     a shard; named by its contents, so that a set has the same files whatever its URL
     shards/<sha256>.part    one that is being fetched, of its full length from the start; whoever holds its lock fetches it
-    sets/<digest>/          the manifest and the indices of a set
-    claims/<key>            bytes that a reader has in use at a time
+    sets/<digest>/          the indices of a set
+    claims/<key>            bytes that a reader has in use at a time, and what it takes the cache's limit to be
     lock                    of whoever counts files or removes them
 
 Locks are the kernel's (flock), which end with the process, however it ends. A shard that is open is locked for reading, and what
@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import math
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from errors import UsageError, UserError
 from shards.manifest import Shard
@@ -104,6 +105,10 @@ class Cache:
         if is_at(file, self.tar(shard)):
             self.tar(shard).unlink()
 
+    def moved(self, shard: Shard) -> float:
+        """When somebody last wrote to the file that a shard is fetched into; 0 where there is none."""
+        return last_use(self.part(shard))
+
     def make_room(self, part: BinaryIO, size: int) -> bool:
         """Takes ``size`` bytes for a file that was begun. False where all that could make room is in use.
 
@@ -139,23 +144,32 @@ class Cache:
             UsageError: they do not fit beside what others have booked.
         """
         with self.locked():
-            others = sum(booked(path) for path in self.claims.iterdir() if path.name != key)
-            self.admit(size, others)
+            others = [booked(path) for path in self.claims.iterdir() if path.name != key]
+            self.admit(size, sum(each.size for each in others), min((each.limit for each in others), default=self.limit))
             file = os.fdopen(os.open(self.claims / key, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0)
             fcntl.flock(file, fcntl.LOCK_SH)
-            file.write(b"%d\n" % size)
+            file.truncate(0)
+            file.write(b"%d %d\n" % (size, self.limit))
         return file
 
-    def admit(self, size: int, others: int = 0) -> None:
+    def admit(self, size: int, others: int = 0, theirs: float = math.inf) -> None:
         """
+        Args:
+            size: bytes in use at a time.
+            others: by other runs.
+            theirs: the smallest limit among these, which remove what is beyond it, whoever brought it.
+
         Raises:
-            UsageError: the cache cannot hold so much at a time, beside ``others``.
+            UsageError: the cache cannot hold so much.
         """
-        if size + others > self.limit:
+        limit = min(self.limit, theirs)
+        if size + others > limit:
             beside = f", beside {gb(others)} of other runs that share it" if others else ""
+            whose = " by another run's --cache-gb" if limit < self.limit else ""
+            advice = f"give --cache-gb {(size + others) / 1e9 * 1.01:.3g} or more, on a disk that has them free"
             raise UsageError(
-                f"--cache-dir {self.directory}: holds {gb(self.limit)}, and {gb(size)} of shards are in use at a time{beside}; "
-                f"give --cache-gb {(size + others) / 1e9 * 1.01:.3g} or more, on a disk that has them free"
+                f"--cache-dir {self.directory}: holds {gb(limit)}{whose}, and {gb(size)} of shards are in use at a time{beside}; "
+                f"{'give another --cache-dir' if whose else advice}"
             )
 
 
@@ -183,13 +197,19 @@ def remove(path: Path) -> int:
     return 0
 
 
-def booked(claim: Path) -> int:
-    """The bytes of a claim; what nobody holds any more is removed."""
-    if remove(claim):
-        return 0
-    with suppress(OSError, ValueError):
-        return int(claim.read_bytes())
-    return 0
+class Claim(NamedTuple):
+    """Bytes that a reader has in use at a time, and the limit of its cache."""
+
+    size: int = 0
+    limit: float = math.inf
+
+
+def booked(claim: Path) -> Claim:
+    """What a claim says; one that nobody holds any more is removed."""
+    if not remove(claim):
+        with suppress(OSError, ValueError):
+            return Claim(*map(int, claim.read_bytes().split()))
+    return Claim()
 
 
 def is_at(file: BinaryIO, path: Path) -> bool:

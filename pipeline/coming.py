@@ -63,12 +63,20 @@ class Coming:
 
         Once this is closed, it is a future that is cancelled.
         """
+        if self.closed:
+            return cancelled()
         held = self.held.get(shard)
         if held is None or failed(held.file):
             held = self.held[shard] = Held(self.fetch(shard), held.last if held else self.step)
-        if self.closed:  # perhaps a moment ago, by another thread
+        if self.closed:  # a moment ago, by another thread
             self.drop(shard)
         return held.file
+
+    def again(self, shard: Shard) -> None:
+        """Brings a shard anew, to stay as long as it would have."""
+        if held := self.held.get(shard):
+            self.drop(shard)
+            self.held[shard] = Held(self.fetch(shard), held.last)
 
     def drop(self, shard: Shard) -> None:
         """Closes a shard, or gives up bringing it."""
@@ -86,6 +94,12 @@ class Coming:
         self.cancel()
         for shard in list(self.held):
             self.drop(shard)
+
+
+def cancelled() -> Future[BinaryIO]:
+    file: Future[BinaryIO] = Future()
+    file.cancel()
+    return file
 
 
 def failed(file: Future[BinaryIO]) -> bool:

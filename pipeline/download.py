@@ -30,18 +30,25 @@ async def obtain(shard: Shard, cache: Cache, endpoint: Endpoint, received: dict[
     Raises:
         UserError: names URL and cause, or what is wrong with the cache.
     """
-    waited = 0.0
+    full = idle = moved = 0.0  # seconds for which there was no room; for which another process wrote nothing; when it last did
+    received.pop(shard, None)
     try:
-        while waited < PATIENCE:
+        while max(full, idle) < PATIENCE:
             if held := cache.hold(shard):
                 return held
             if part := cache.begin(shard):
                 if fetched := await fill(part, shard, cache, endpoint, received):
                     return fetched
-                waited += POLL
+                full += POLL
+            else:
+                before, moved = moved, cache.moved(shard)
+                idle = idle + POLL if moved == before else 0.0
             await asyncio.sleep(POLL)
     except OSError as error:
         raise UserError(f"{cache.directory}: cannot be used ({error.strerror}); give another --cache-dir") from error
+    if idle >= PATIENCE:
+        stuck = f"another process fetches this and has written nothing for {PATIENCE:.0f} s"
+        raise UserError(f"{cache.part(shard)}: {stuck}; see what became of it, or give another --cache-dir")
     raise UserError(f"{cache.directory}: is full of shards that other runs use; give --cache-gb more, or another --cache-dir")
 
 

@@ -7,6 +7,7 @@ backoff and jitter, and it goes on with a body that breaks off where the server 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -24,6 +25,7 @@ SILENCE = 30.0  # and for the next bytes of a body
 PATIENCE = 300.0  # for a server that is away in mid-run; less than the ten minutes that ranks wait for one another
 AT_START = 20.0  # and before anything has begun
 FEW = 6  # retries there: six seconds, where connections are refused at once
+PAUSES = (0.1, 0.3, 1.0)  # seconds before a small file whose body broke off is fetched again
 CHUNK = 2**20  # bytes that are handed on together, at least
 
 
@@ -50,10 +52,15 @@ class Endpoint:
         Raises:
             UserError: names URL and cause.
         """
-        try:
-            return bytes(await (await obstore.get_async(self.quick, name)).bytes_async())
-        except Exception as error:
-            raise UserError(f"{self.path(name)}: {explain(error, self.url.scheme).words}") from None
+        for pause in (*PAUSES, None):
+            try:
+                return bytes(await (await obstore.get_async(self.quick, name)).bytes_async())
+            except Exception as error:
+                fault = explain(error, self.url.scheme)
+            if not fault.broken or pause is None:
+                break
+            await asyncio.sleep(pause)
+        raise UserError(f"{self.path(name)}: {fault.words}")
 
     async def stream(self, name: str) -> AsyncIterator[memoryview]:
         """A large file, piece by piece; raises whatever obstore does."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import platform
 import re
 import secrets
 import time
@@ -74,6 +75,13 @@ class RemoteSet(ShardSet):
             return False
         return True
 
+    def rows(self, shard: Shard) -> np.ndarray:
+        try:
+            return super().rows(shard)
+        except UserError:
+            path = self.endpoint.path(Path(shard.file).with_suffix(".npy").name)
+            raise UserError(f"{path}: is no index of {shard.file} that this version reads; {self.mend}") from None
+
     def idx(self, shard: Shard) -> Path:
         path = super().idx(shard)
         if not path.exists():
@@ -102,6 +110,8 @@ class RemoteSet(ShardSet):
         while not file.done():
             self.wait(file, shard, began)
         self.waited += time.monotonic() - began
+        if file.cancelled():
+            raise UserError(f"{self.path(shard)}: was still to be read when the set was closed")
         return file.result()
 
     def wait(self, file: Future[BinaryIO], shard: Shard, began: float) -> None:
@@ -121,17 +131,16 @@ class RemoteSet(ShardSet):
         warn(f"{self.cache.tar(shard)}: is damaged, and fetched again")
         with self.lock:
             self.cache.forget(self.open(shard), shard)
-            self.coming.drop(shard)
+            self.coming.again(shard)
         return True
 
     def admit(self, room: int) -> None:
         self.cache.admit(room)
 
     def expect(self, needs: Iterator[Need], room: int, horizon: int, ranks: int = 1) -> None:
-        # Ranks of a run read the same shards, and on one host they are children of one launcher.
-        reader = f"ranks-{os.getppid()}" if ranks > 1 else secrets.token_hex(8)
+        reader = of_job() if ranks > 1 else secrets.token_hex(8)
+        self.close()
         with self.lock:
-            self.close()
             self.claimed = self.cache.claim(f"{self.digest[:16]}-{reader}", room)
             self.coming = Coming(self.fetch, needs, room, horizon)
 
@@ -144,8 +153,18 @@ class RemoteSet(ShardSet):
         self.coming.cancel()  # first: who waits has the lock
         with self.lock:
             self.coming.close()
+            if self.fetcher:
+                self.fetcher.close()
+                self.fetcher = None
             if self.claimed:
                 self.claimed.close()
+
+
+def of_job() -> str:
+    """A name that the ranks of a run on this host have in common, and no other run has: they read the same shards."""
+    names = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "SLURM_STEP_ID")
+    job = [platform.node(), *(os.environ.get(name, "") for name in names)]
+    return f"ranks-{hashlib.sha256(' '.join(job).encode()).hexdigest()[:16]}"
 
 
 def check_hashes(manifest: manifests.Manifest, path: str) -> None:

@@ -93,7 +93,11 @@ class Store:
     def broken(self, sample: int, what: str) -> UserError:
         """The error to raise of a sample's image: names shard and key."""
         shard = self.shard_of(sample)
-        key = key_of(self.set.idx(self.shards[shard]), sample - int(self.starts[shard]))
+        row = sample - int(self.starts[shard])
+        try:
+            key = key_of(self.set.idx(self.shards[shard]), row)
+        except UserError:  # what names it is damaged too, or not there
+            key = f"{row + 1}, counted from the first,"
         return UserError(f"{self.set.path(self.shards[shard])}: the image of sample {key} {what}; {self.set.mend}")
 
 

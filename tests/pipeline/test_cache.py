@@ -101,6 +101,25 @@ def test_claims_of_those_who_are_gone_do_not_count(cache):
     assert cache.claim("two", 2 * SIZE)
 
 
+def test_the_smallest_limit_counts_whoever_comes_first(tmp_path):
+    """The process of that limit removes what is beyond it, and would wait for ever for what others hold."""
+    small, large = Cache(tmp_path / "cache", 3 * SIZE), Cache(tmp_path / "cache", 100 * SIZE)
+    first = small.claim("one", 2 * SIZE)
+    with pytest.raises(UsageError, match=r"holds 1\.23e-05 GB by another run's --cache-gb, and .* give another --cache-dir"):
+        large.claim("two", 2 * SIZE)
+    assert large.claim("two", SIZE)
+    first.close()
+    assert large.claim("three", 50 * SIZE)
+
+
+def test_a_claim_may_become_smaller(cache):
+    one = cache.claim("one", 3 * SIZE)
+    again = cache.claim("one", 9)
+    one.close()
+    assert cache.claim("two", 2 * SIZE)
+    again.close()
+
+
 def test_the_directory_is_where_xdg_says(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_directory() == tmp_path / "amdim"

@@ -130,3 +130,19 @@ def test_what_is_closed_brings_nothing_more():
     late = coming.now(shards[0])
     assert late.cancelled() or late.result().closed
     assert not coming.held
+
+
+def test_what_is_brought_anew_stays_as_long_as_it_would_have():
+    shards = of([10] * 16)
+    expected, _, steps = stream(shards, 4)
+    source = Source()
+    coming = Coming(source, expected, most_at_once(shards, 4), steps)
+    coming.reach(0)
+    shard, before = next(iter(coming.held.items()))
+    coming.again(shard)
+    assert before.file.result().closed
+    assert coming.held[shard].last == before.last > 0
+    assert source.fetched.count(shard) == 2
+    coming.reach(1)
+    assert not coming.now(shard).result().closed
+    assert source.fetched.count(shard) == 2

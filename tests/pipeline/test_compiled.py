@@ -19,11 +19,20 @@ def double(x):
 print(double(21), double.stats.cache_path is not None)
 """
 
+FULL_DISK = """
+import numba.core.caching
 
-def run(folder, **places):
+def save(*_):
+    raise OSError(28, "No space left on device")
+
+numba.core.caching.IndexDataCacheFile.save = save
+"""
+
+
+def run(folder, loop=LOOP, **places):
     """What it computes, and whether that is kept."""
     shutil.copy(pipeline.compiled.__file__, folder)
-    (folder / "loop.py").write_text(LOOP)
+    (folder / "loop.py").write_text(loop)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA")} | places
     command = [sys.executable, "-c", "import loop"]
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
@@ -39,6 +48,12 @@ def test_works_where_nothing_can_be_kept(tmp_path):
     """A file stands where each directory would be made, which stops the superuser, too."""
     (tmp_path / "__pycache__").touch()
     assert run(tmp_path, XDG_CACHE_HOME="/dev/null/cache", HOME="/dev/null") == ["42", "False"]
+
+
+def test_works_where_the_disk_is_full(tmp_path):
+    """numba looks whether the directory can be written before it writes to it."""
+    assert run(tmp_path, FULL_DISK + LOOP) == ["42", "True"]
+    assert not list(tmp_path.glob("__pycache__/*.nb*"))
 
 
 def test_no_name_of_another_module_is_frozen():

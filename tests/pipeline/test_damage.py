@@ -64,6 +64,17 @@ def test_what_cannot_be_decoded_is_named(copy, pixels, prefetch):
         next(batches)
 
 
+def test_a_fault_of_the_gpu_is_no_images(copy, monkeypatch):
+    """Who started the ranks may start them again, and looks for the words."""
+
+    def lost(*_):
+        raise RuntimeError("Error in GPU operator `decoders.Image`: CUDA runtime API error cudaErrorECCUncorrectable (214)")
+
+    monkeypatch.setattr("pipeline.backends.run", lost)
+    with pytest.raises(RuntimeError, match="ECCUncorrectable"):
+        next(iter(loader(copy)))
+
+
 def test_evaluation_names_what_cannot_be_decoded(copy):
     key = make_undecodable(EvalLoader(copy, ["val"], RECIPE), 13)
     batches = iter(EvalLoader(copy, ["val"], RECIPE, batch=10))

@@ -376,6 +376,51 @@ def test_an_index_that_is_cut_short_is_fetched_again(server, local, tmp_path):
     assert equal(steps(opened(f"{server.url}/set", tmp_path), 2), local[:2])
 
 
+@pytest.mark.parametrize("fault", [endpoints.truncated, endpoints.reset_within])
+def test_an_index_that_breaks_off_on_its_way_is_fetched_again(server, local, tmp_path, fault):
+    server.faults = {r"train-0000[24]\.npy": chain([fault, fault], repeat(None))}
+    assert equal(steps(opened(f"{server.url}/set", tmp_path), 2), local[:2])
+
+
+def test_a_web_page_is_no_index(server, tmp_path):
+    server.faults = {r"train-00003\.npy": repeat(endpoints.status(200, b"<html>Log in</html>"))}
+    expected = rf"^{server.url}/set/train-00003\.npy: is no index of train-00003\.tar that this version reads; run `python -m"
+    with pytest.raises(UserError, match=expected):
+        opened(f"{server.url}/set", tmp_path)
+
+
+def test_an_image_is_named_by_its_place_where_no_name_can_be_had(server, many, tmp_path):
+    other = tmp_path / "served/set"
+    shutil.copytree(many, other)
+    index = np.load(other / "train-00003.npy")
+    index["crc"] += 1
+    np.save(other / "train-00003.npy", index)
+    (other / "train-00003.idx").unlink()
+    server.root = other.parent
+    with pytest.raises(UserError, match=r"train-00003\.tar: the image of sample \d+, counted from the first, has changed"):
+        steps(opened(f"{server.url}/set", tmp_path / "cache"), 30)
+
+
+def test_a_process_that_fetches_and_stands_still_is_waited_for_so_long(server, tmp_path, monkeypatch):
+    """As one that was stopped does: it keeps the lock of what it had begun."""
+    monkeypatch.setattr("pipeline.download.PATIENCE", 0.5)
+    loader = opened(f"{server.url}/set", tmp_path)
+    begun = [loader.root.cache.begin(shard) for shard in loader.root.manifest.splits["train"].shards]
+    with pytest.raises(UserError, match=r"\.part: another process fetches this and has written nothing for"):
+        steps(loader, 1)
+    assert all(begun)
+
+
+def test_a_set_that_is_closed_leaves_no_thread(server, tmp_path):
+    loader = opened(f"{server.url}/set", tmp_path)
+    steps(loader, 3)
+    thread = loader.root.fetcher.thread
+    loader.root.close()
+    assert not thread.is_alive()
+    with pytest.raises(UserError, match="still to be read when the set was closed"):
+        loader.root.open(loader.root.manifest.splits["train"].shards[0])
+
+
 def test_a_set_whose_index_is_of_another_build_is_named(server, many, tmp_path):
     other = tmp_path / "served/set"
     shutil.copytree(many, other)
