@@ -146,7 +146,7 @@ def end(peers: Peers, error: BaseException) -> NoReturn:
 
 def is_lost(error: BaseException) -> bool:
     """Whether a collective failed, which means another rank, or this rank's GPU did; either may do on another try."""
-    words = ("gloo", "NCCL", "onnection closed", "onnection reset", "CUDA error")
+    words = ("gloo", "NCCL", "onnection closed", "onnection reset", "CUDA error", "CUDA runtime", "CUDA driver")
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
 
 

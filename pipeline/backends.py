@@ -21,6 +21,7 @@ from pipeline.shard_set import ShardSet
 from pipeline.store import Store
 
 PIXELS = ("auto", "dali", "torch")
+OF_DEVICE = ("CUDA error", "CUDA runtime", "CUDA driver", "CUDA allocation", "out of memory")  # in what DALI says
 PREFETCH = 1  # batches made ahead of the one in use: enough for making and using to overlap, at one batch more in memory
 
 
@@ -135,6 +136,8 @@ def made(pipe: Any, source: Source, recipe: Recipe, options: dict[str, Any], roo
         while (outputs := run(pipe, options["device_id"])) is not None:
             yield source.waiting.popleft(), outputs
     except RuntimeError as error:
+        if any(sign in str(error) for sign in OF_DEVICE):
+            raise  # no image's fault: who runs the ranks may start them again
         raise blamed(source.waiting[0], str(error), recipe, options, root) from error
     finally:
         source.inputs = iter(())  # DALI's operators hold the source in a circle: let go of the thread behind it

@@ -6,6 +6,7 @@ Constants of a module are frozen into what is kept, which is made anew when the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from numba import njit
@@ -20,6 +21,22 @@ def compiled(function: Callable[..., Any]) -> Any:
     Not in a directory that any user may write: what is loaded from there is run.
     """
     try:
-        return njit(cache=True, **OPTIONS)(function)
+        kept = njit(cache=True, **OPTIONS)(function)
     except RuntimeError:  # numba's for "no locator available": each process compiles for itself, which takes it some seconds
         return njit(**OPTIONS)(function)
+    kept._cache = Tolerant(kept._cache)
+    return kept
+
+
+class Tolerant:
+    """numba's cache of a function, on a disk that may be full: what cannot be saved is compiled again by the next process."""
+
+    def __init__(self, cache: Any) -> None:
+        self.cache = cache
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.cache, name)
+
+    def save_overload(self, *compiled: Any) -> None:
+        with suppress(OSError):
+            self.cache.save_overload(*compiled)

@@ -9,7 +9,6 @@ Shape letters: B images of this rank, N of the global batch, S image side.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterator, Sequence
 from copy import copy
 from functools import lru_cache, partial
@@ -23,11 +22,14 @@ from torch import Tensor
 from errors import UsageError
 from pipeline.backends import PREFETCH, Job, choose, cores, job_of, make_views
 from pipeline.draws import Draws, centre_view, draw_locations, draw_views, sliced
+from pipeline.in_use import InUse
 from pipeline.needs import Need, most_at_once, needs
 from pipeline.order import kept_order, steps_in_epoch
 from pipeline.recipes import Recipe
 from pipeline.shard_set import ShardSet, as_set
 from pipeline.store import Store
+
+MARGIN = 1.25  # of the room for shards, where few samples are kept
 
 
 class Views(NamedTuple):
@@ -84,7 +86,7 @@ class TwoViewLoader:
         self.keep = np.ones(len(self.store), bool) if keep is None else keep
         self.order = lru_cache(maxsize=3)(partial(kept_order, self.keep, self.store.shard_sizes, self.seed))
         self.views: Iterator[list[Tensor]] | None = None
-        self.in_use: deque[tuple[torch.cuda.Event, tuple[Tensor, ...]]] = deque()
+        self.in_use = InUse(self.device)
         self.check()
 
     def check(self) -> None:
@@ -104,8 +106,9 @@ class TwoViewLoader:
 
     @property
     def room(self) -> int:
-        """Bytes of shards to have at a time; few kept samples lie among many."""
-        return most_at_once(self.store.shards, self.batch * len(self.store) // int(self.keep.sum()))
+        """Bytes of shards to have at a time. Few kept samples lie among many, and not evenly: a margin for that."""
+        spread = len(self.store) / int(self.keep.sum())
+        return most_at_once(self.store.shards, int(self.batch * spread * (MARGIN if spread > 1 else 1)))
 
     def __len__(self) -> int:
         """Steps of an epoch, equal on every rank."""
@@ -117,7 +120,7 @@ class TwoViewLoader:
             x1, x2 = self.next_views()
             self.step += 1
             yield Views(x1, x2, torch.from_numpy(self.store.labels[samples]))
-            self.keep_until_used(x1, x2)
+            self.in_use.hold(x1, x2)
         self.epoch, self.step = self.epoch + 1, 0
 
     def next_views(self) -> list[Tensor]:
@@ -128,15 +131,6 @@ class TwoViewLoader:
         except BaseException:
             self.views = None  # whoever asks again starts at the step that failed
             raise
-
-    def keep_until_used(self, *views: Tensor) -> None:
-        """Holds a batch until the GPU is past what was queued on it: its memory is DALI's, which does not know torch's queue."""
-        if self.device.type == "cuda":
-            event = torch.cuda.Event()
-            event.record()
-            self.in_use.append((event, views))
-            while self.in_use[0][0].query() and len(self.in_use) > 1:
-                self.in_use.popleft()
 
     def start(self) -> Iterator[list[Tensor]]:
         """The views of every step from where the loader stands."""
@@ -250,8 +244,10 @@ class EvalLoader:
         numbers, room = self.store.numbers(np.arange(len(self.store))), most_at_once(self.store.shards, self.batch)
         self.root.expect(iter(needs(self.store.shards, numbers, self.batch, 0)), room, len(self), self.world)
         starts = range(self.rank * self.batch, len(self.store), self.world * self.batch)
-        own = self.device, self.pixels, self.threads, self.root, self.prefetch
-        return zip(starts, make_views(map(self.job, starts), self.recipe, self.each, self.batch, *own), strict=True)
+        own, in_use = (self.device, self.pixels, self.threads, self.root, self.prefetch), InUse(self.device)
+        for start, views in zip(starts, make_views(map(self.job, starts), self.recipe, self.each, self.batch, *own), strict=True):
+            yield start, views
+            in_use.hold(*views)
 
     def job(self, start: int) -> Job:
         self.root.reach(start // self.batch)
