@@ -38,7 +38,8 @@ def call(*arguments: str) -> float:
 def learn(data: Path, runs: Path, seed: int) -> dict[str, Any]:
     """Trains and probes once: the probes' results, and ``minutes`` of training, start-up included."""
     run = runs / f"{data.name}-seed{seed}"
-    minutes = call("train.py", "--data", str(data), "--gpus", "0", "--seed", str(seed), "--run", str(run), "--quiet") / 60
+    anew = ("--run", str(run), "--resume", "never", "--quiet")
+    minutes = call("train.py", "--data", str(data), "--gpus", "0", "--seed", str(seed), *anew) / 60
     call("eval.py", "--probe", ",".join(PROBES), "--run", str(run), "--gpus", "0")
     return {"minutes": minutes} | {probe: json.loads((run / f"eval-{probe}.json").read_text()) for probe in PROBES}
 

@@ -7,6 +7,8 @@ every epoch, and prints a row each: top-1 and its distance from the paper's prot
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,9 +22,11 @@ PROBES = ("linear", "mlp")
 
 
 def measure(run: Path, arguments: list[str]) -> dict[str, Any]:
-    """The results of both probes, by name."""
-    call("eval.py", "--probe", ",".join(PROBES), "--run", str(run), "--no-baselines", *arguments)
-    return {probe: json.loads((run / f"eval-{probe}.json").read_text()) for probe in PROBES}
+    """The results of both probes, by name; of a copy, as the run's own results are not to be replaced."""
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = shutil.copytree(run, Path(scratch) / run.name)
+        call("eval.py", "--probe", ",".join(PROBES), "--run", str(copy), "--no-baselines", *arguments)
+        return {probe: json.loads((copy / f"eval-{probe}.json").read_text()) for probe in PROBES}
 
 
 def row(name: str, found: dict[str, Any], paper: dict[str, Any]) -> str:

@@ -74,7 +74,7 @@ def card(fields: dict[str, Any], run: Path, file: str) -> str:
         mean=numbers(given["mean"]),
         std=numbers(given["std"]),
         resize=given["resize"],
-        probes=probes(run, trained["step"]),
+        probes=probes(run, trained["digest"]),
         snippet=SNIPPETS[Path(file).suffix].format(file=file),
     )
 
@@ -83,9 +83,9 @@ def numbers(values: list[float]) -> str:
     return ", ".join(f"{value:.4g}" for value in values)
 
 
-def probes(run: Path, step: int) -> str:
-    """A table of what probes found of these weights; what they found of other steps is none of the card's business."""
-    results = {name: each for name, each in read_results(run).items() if each.get("step") == step}
+def probes(run: Path, weights: str) -> str:
+    """A table of what probes found of these weights; what they found of others is none of the card's business."""
+    results = {name: each for name, each in read_results(run).items() if each.get("weights") == weights}
     if not results:
         return "None has been run on these weights: `python eval.py --probe linear,knn` does, and this card then cites it."
     lines = ["| probe | data | test images | top-1 | same encoder, untrained | raw pixels |", "|---|---|---|---|---|---|"]

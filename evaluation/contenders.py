@@ -35,7 +35,7 @@ def contender(name: str, saved: Checkpoint, precision: Precision, device: torch.
         return Contender(name, pixels, 3 * min(PIXELS, runs.encoder_config(saved.config).size) ** 2, identity(name, saved), RAW)
     encoder = trained(saved) if name == ENCODER else untrained(saved)
     function, source = represent(encoder, precision, device), str(saved.path) if name == ENCODER else "random initialisation"
-    return Contender(name, function, encoder.config.embedding, identity(name, saved), source)
+    return Contender(name, function, encoder.config.embedding, f"{identity(name, saved)} {precision.dtype}", source)
 
 
 def identity(name: str, saved: Checkpoint) -> str:
@@ -53,6 +53,11 @@ def digest(weights: dict[str, Tensor]) -> str:
         found.update(name.encode())
         found.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
     return found.hexdigest()
+
+
+def weights_of(saved: Checkpoint) -> str:
+    """A short name for the encoder's weights, by which a result is known to be theirs."""
+    return digest(encoder_weights(saved))[:16]
 
 
 def trained(saved: Checkpoint) -> Encoder:

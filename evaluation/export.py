@@ -29,7 +29,7 @@ from engine import runs
 from engine.checkpoint import Checkpoint
 from errors import UsageError
 from evaluation.card import card
-from evaluation.contenders import trained
+from evaluation.contenders import trained, weights_of
 from model.encoder import Encoder
 from pipeline.recipe_file import recipe_of
 
@@ -98,6 +98,7 @@ def describe(saved: Checkpoint, averaged: bool) -> dict[str, Any]:
             "recipe": settings["recipe"],
             "seed": saved.config["seed"],
             "averaged": averaged,
+            "digest": weights_of(saved),
         },
         "torch": str(torch.__version__),
     }

@@ -63,32 +63,32 @@ def key(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def extract(images: Images, split: str, contenders: list[Contender], views: int, files: Files) -> list[str]:
-    """Writes (V, n, D) features of all images of a split, unlabelled ones too, for each contender that has no file yet.
+def extract(images: Images, split: str, contenders: list[Contender], views: int, files: Files) -> list[Tensor]:
+    """Features (V, n, D) of all images of a split, unlabelled ones too, by each contender; those that have a file are read.
 
     Args:
         images: whose.
         split: seen in the order of its shards.
         contenders: make the features.
         views: augmented views of each image, V - 1, beside the centred one.
-        files: where rank 0 writes.
+        files: of rank 0; arrays are named by all that decides them.
 
     Returns:
-        The files' names in the contenders' order: they are made of all that decides the features.
+        On rank 0 an array for each contender, on the others none.
 
     Raises:
         UserError: a feature is not finite.
     """
     names = [f"{split}-{each.name}-{key(each.identity, images.identity(split), views)}" for each in contenders]
-    there = from_first([files.path(name).exists() for name in names])
+    there = from_first([files.find(name) is not None for name in names])
     wanted = [(name, each) for name, each, done in zip(names, contenders, there, strict=True) if not done]
-    shape, writes = (1 + views, len(images.labels(split))), images.where.rank == 0
+    shape, first = (1 + views, len(images.labels(split))), images.where.rank == 0
     with ExitStack() as stack:
-        arrays = [stack.enter_context(files.new(name, (*shape, each.width))) for name, each in wanted if writes]
+        arrays = [stack.enter_context(files.new(name, (*shape, each.width))) for name, each in wanted if first]
         for view, rows, found in see(images, split, [each for _, each in wanted], views):
             for (_, each), array, x in zip(wanted, arrays, found, strict=False):  # arrays are rank 0's alone
                 array[view, rows] = halved(x, f"{each.source}, on {images.data}, split {split}")
-    return names
+    return [files.arrays[name] for name in names] if first else []
 
 
 def see(images: Images, split: str, contenders: list[Contender], views: int) -> Iterator[tuple[int, slice, list[Tensor]]]:

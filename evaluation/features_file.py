@@ -15,7 +15,7 @@ import torch
 
 from engine.checkpoint import Checkpoint
 from engine.precision import Precision
-from errors import UsageError
+from errors import UsageError, UserError
 from evaluation.contenders import trained
 from evaluation.features import represent
 from pipeline import EvalLoader
@@ -31,6 +31,7 @@ def write_features(saved: Checkpoint, data: ShardSet, out: Path, precision: Prec
 
     Raises:
         UsageError: ``out`` is no name of such a file.
+        UserError: a feature is not finite.
     """
     if out.suffix != ".npz" or out.is_dir():
         raise UsageError(f"--features {out}: name a file that ends in .npz")
@@ -47,7 +48,10 @@ def write_features(saved: Checkpoint, data: ShardSet, out: Path, precision: Prec
             head = {"descr": "<f4", "fortran_order": False, "shape": (n, width)}
             np.lib.format.write_array_header_1_0(entry, head)
             for x, _ in loader:
-                entry.write(see(x).float().cpu().numpy().astype("<f4").tobytes())
+                r1 = see(x).float().cpu().numpy()
+                if not np.isfinite(r1).all():
+                    raise UserError(f"{saved.path}, on {data}: features are not finite; take an earlier --checkpoint")
+                entry.write(r1.astype("<f4").tobytes())
     return n, width
 
 

@@ -1,11 +1,13 @@
-"""Features on disk: arrays of half precision, whole or absent, mapped into memory and never read into it at once."""
+"""Features on disk: arrays of half precision, mapped into memory and never read into it at once."""
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -17,41 +19,41 @@ DAY = 86_400  # seconds
 
 
 class Files:
-    """The arrays in a directory of one evaluation; those that it makes are removed at its end, unless they are to be kept.
+    """The arrays of one evaluation, by their names.
 
-    Several evaluations may use a directory: what one of them reads stays readable when another one removes it.
+    Those that are to be kept become files of a directory, whole or not at all, and are found there by the next evaluation. The
+    others have no name on the disk: the system takes their room back when the process ends, however it ends.
     """
 
     def __init__(self, directory: Path, keep: bool) -> None:
         self.directory, self.keep = directory, keep
-        self.made: list[Path] = []
+        self.arrays: dict[str, Tensor] = {}
 
-    def __enter__(self) -> Files:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for path in [] if self.keep else self.made:
-            path.unlink(missing_ok=True)
-        if self.directory.exists() and not any(self.directory.iterdir()):
-            self.directory.rmdir()
+    def find(self, name: str) -> Tensor | None:
+        """An array (V, n, D) that is there, and stays readable if somebody removes its file."""
+        if name not in self.arrays and self.path(name).exists():
+            self.arrays[name] = torch.from_numpy(np.load(self.path(name), mmap_mode="c"))
+        return self.arrays.get(name)
 
     def path(self, name: str) -> Path:
         return self.directory / f"{name}.npy"
 
     @contextmanager
     def new(self, name: str, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-        """An array to be filled, which becomes a file when the block ends well."""
-        self.directory.mkdir(exist_ok=True)
-        self.sweep()
-        with atomic(self.path(name)) as file:
+        """An array to be filled, which is there when the block ends well."""
+        with self.file(name) as file:
             np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
             file.truncate(file.tell() + 2 * int(np.prod(shape)))
-            yield np.memmap(file, np.float16, "r+", file.tell(), shape)
-        self.made.append(self.path(name))
+            array = np.memmap(file, np.float16, "r+", file.tell(), shape)
+            yield array
+        self.arrays[name] = torch.from_numpy(array)
 
-    def read(self, name: str) -> Tensor:
-        """The array, which stays in its file until parts of it are asked for."""
-        return torch.from_numpy(np.load(self.path(name), mmap_mode="c"))
+    def file(self, name: str) -> AbstractContextManager[BinaryIO]:
+        if not self.keep:
+            return tempfile.TemporaryFile(dir=self.directory.parent)
+        self.directory.mkdir(exist_ok=True)
+        self.sweep()
+        return atomic(self.path(name))
 
     def sweep(self) -> None:
         """Removes what processes that were killed left half-written a day ago or more."""

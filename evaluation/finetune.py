@@ -44,7 +44,9 @@ class FineTuned(nn.Module):
             unused.requires_grad_(False)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        logits: Tensor = self.head(self.encoder.represent(x))
+        r1 = self.encoder.represent(x)
+        with torch.autocast(x.device.type, enabled=False):  # logits of 16 bits would tie
+            logits: Tensor = self.head(r1.float())
         return logits if y is None else probe_loss(logits, y)
 
 

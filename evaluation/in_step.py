@@ -30,7 +30,8 @@ def training_views(images: Images, keep: Tensor, batch: int) -> TwoViewLoader:
     where, n = images.where, int(keep.sum())
     fits = min(batch, n // 2) // where.world * where.world
     if fits < 2:
-        raise UsageError(f"{images.data}: {n} labelled training images are too few for {where.world} ranks; use fewer")
+        advice = f"{where.world} ranks; use fewer" if where.world > 1 else "this; give a larger part of them"
+        raise UsageError(f"{images.data}: {n} labelled training images are too few for {advice}")
     own = (where.rank, where.world, where.device)
     return TwoViewLoader(images.data, ["train"], images.recipe, fits, *own, SEED, where.threads, keep=keep.numpy())
 

@@ -20,7 +20,7 @@ from engine.parallel import from_first
 from engine.peers import Peers
 from evaluation import finetune, in_step, paper, results
 from evaluation.baselines import Kept
-from evaluation.contenders import BASELINES, ENCODER, RANDOM, RAW, Contender, contender, identity, trained, untrained
+from evaluation.contenders import BASELINES, ENCODER, RANDOM, RAW, Contender, contender, identity, trained, untrained, weights_of
 from evaluation.extract import Images, extract, key
 from evaluation.features import Labelled, labelled
 from evaluation.files import Files
@@ -41,9 +41,9 @@ TRAINERS: dict[str, Callable[..., Fitted]] = {"linear": train_linear, "mlp": tra
 
 def probe(subject: Subject, plan: Plan, where: Place, console: Console, timeout: float = 600) -> None:
     """Trains and tests what is planned; rank 0 prints a table and writes the results into the run."""
-    with subject.data, Files(subject.run / "features", plan.keep) as files:
+    with subject.data:
         with joined(where, timeout) as peers:
-            probing = Probing(subject, plan, files, where, peers, console)
+            probing = Probing(subject, plan, where, peers, console)
             probing.look()
             probing.train_in_step()
         if where.rank == 0:  # the others are not kept waiting for what needs no images
@@ -60,8 +60,9 @@ def longer(epochs: float, part: str) -> float:
 class Probing:
     """One evaluation: what is to be done, features by contender and split, scores by task."""
 
-    def __init__(self, subject: Subject, plan: Plan, files: Files, where: Place, peers: Peers, console: Console) -> None:
-        self.subject, self.plan, self.files, self.device, self.console = subject, plan, files, where.device, console
+    def __init__(self, subject: Subject, plan: Plan, where: Place, peers: Peers, console: Console) -> None:
+        self.subject, self.plan, self.device, self.console = subject, plan, where.device, console
+        self.files = Files(subject.run / "features", plan.keep)
         self.images = Images(subject.data, recipe_of(subject.saved.config), where, peers, console)
         self.precision = precision.choose("auto", where.device)
         self.manifest = subject.data.manifest
@@ -98,10 +99,10 @@ class Probing:
             ("train", views, self.doing("cached", "finetune")),
             ("val", 0, self.doing("cached", "paper")),
         ):
-            contenders = self.contenders(tasks)
-            for each, file in zip(contenders, extract(self.images, split, contenders, count, self.files), strict=True):
-                if self.images.where.rank == 0:
-                    self.features[each.name, split] = labelled(self.files.read(file), self.images.labels(split))
+            contenders, labels = self.contenders(tasks), self.images.labels(split)
+            for each, x in zip(contenders, extract(self.images, split, contenders, count, self.files), strict=False):
+                self.features[each.name, split] = labelled(x, labels)  # on rank 0
+        self.shared = time.perf_counter() - self.began
 
     def contenders(self, tasks: list[Task]) -> list[Contender]:
         names = {task.contender for task in tasks}
@@ -114,7 +115,6 @@ class Probing:
                 self.train_paper(tasks, part)
         for task in self.doing("finetune"):
             self.fine_tune(task)
-        self.shared = time.perf_counter() - self.began - sum(self.seconds.values())
 
     def train_paper(self, tasks: list[Task], part: str) -> None:
         """All contenders and probes at once, on the same views."""
@@ -170,7 +170,9 @@ class Probing:
             more = {"epochs": self.plan.epochs} if task.probe == "mlp" else {}
             shown = train.only(self.chosen_few(train.labels, task.fraction))
             fitted = TRAINERS[task.probe](shown, classes, self.device, **more)
-            self.scores[task] = score(fitted.classify, self.features[task.contender, "val"], classes, self.device)
+            scores = score(fitted.classify, self.features[task.contender, "val"], classes, self.device)
+            # Neighbours seldom name five classes: the fifth would be one of those that got no vote.
+            self.scores[task] = scores._replace(top5=None) if task.probe == "knn" else scores
             self.chosen[task] = fitted.chosen
             self.seconds[task.probe] += time.perf_counter() - began
 
@@ -208,6 +210,7 @@ class Probing:
             "views": self.plan.views_of(probe),
             "chosen": self.chosen[whole],
             "averaged": subject.averaged,
+            "weights": weights_of(subject.saved),
             "seconds": round(self.shared + self.seconds[probe], 2),
         }
 

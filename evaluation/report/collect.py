@@ -13,6 +13,7 @@ from engine import runs
 from engine.average import averaged
 from engine.checkpoint import Checkpoint, steps
 from errors import UserError
+from evaluation.contenders import weights_of
 from evaluation.record import Record, read_record
 from evaluation.report import curves, facts
 from evaluation.report import probes as probed
@@ -21,7 +22,7 @@ from evaluation.report.eye import open_eye
 from evaluation.report.neighbours import Neighbours, neighbours
 from evaluation.report.pairs import Pairs, pairs
 from evaluation.report.projection import Projection, projection
-from evaluation.report.sample import Part, choose_parts
+from evaluation.report.sample import Part, choose_parts, room
 from evaluation.report.scores import Scores, score_maps
 from evaluation.report.segments import Segments, segments
 from pipeline.recipe_file import recipe_of
@@ -81,17 +82,24 @@ def collect(run: Path, data: str | None, device: torch.device, last_weights: boo
     if images is None:
         page.notes.append(f"{where}: its images are not here, so none are shown; --data names another shard set.")
         return page
+    with images:
+        show(page, images, record, saved, run, device)
+    return page
+
+
+def show(page: Page, images: ShardSet, record: Record, saved: Checkpoint | None, run: Path, device: torch.device) -> None:
+    """What there is to see of some images."""
     gallery, queries = choose_parts(images)
     if not len(queries.rows) or not len(gallery.rows):
         page.notes.append(f"{images}: holds too few images to show any beside others.")
-        return page
+        return
+    images.expect(iter(()), room(gallery, queries), 0)
     page.labelled = bool((gallery.labels >= 0).any() and (queries.labels >= 0).any())
     page.pairs = pairs(gallery, images.manifest, recipe_of(record.config))
     if saved is None:
         page.notes.append("There is no checkpoint yet: what the encoder makes of images is shown from the first on.")
     else:
         look(page, saved, run, images.manifest, (gallery, queries), device)
-    return page
 
 
 def find_data(record: Record, data: str | None, find: Find) -> tuple[Path | str, ShardSet | None]:
@@ -116,7 +124,7 @@ def of_record(record: Record, saved: Checkpoint | None, manifest: Manifest | Non
         table=facts.table(record, saved, manifest, mean),
         charts=curves.charts(record.rows),
         slowest=curves.slowest(record.rows),
-        probes=probed.probes(record.results, saved.trainer["step"] if saved else None),
+        probes=probed.probes(record.results, weights_of(saved) if saved else None),
         confusion=probed.confusion(record.results),
         per_class=probed.per_class(record.results),
         made=datetime.now().strftime("%Y-%m-%d %H:%M"),

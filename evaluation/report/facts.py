@@ -89,9 +89,15 @@ def length(record: Record, manifest: Manifest | None) -> str:
     return words if epoch is None or manifest is None else f"{words}, {epoch:.2f} epochs"
 
 
+def elsewhere(result: dict[str, Any], name: str) -> str:
+    """That a result is of other data than those of the run."""
+    data = Path(str(result.get("data", name))).name
+    return f" on {data}" if data != name else ""
+
+
 def sentence(record: Record, manifest: Manifest | None) -> str:
     """Under the title."""
     name = manifest.name if manifest else Path(record.config["data"]).name
-    found = [f"{NAMES.get(probe, probe)} {top1(result)}" for probe, result in record.results.items()]
+    found = [f"{NAMES.get(probe, probe)} {top1(result)}{elsewhere(result, name)}" for probe, result in record.results.items()]
     probes = f" Probes: {', '.join(found)}." if found else ""
     return f"AMDIM{f' on {name}' if name else ''}, preset {record.config['preset']}, pretrained without labels.{probes}"

@@ -30,7 +30,7 @@ class Bar(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """One probe's results. ``note`` says on what; ``stale`` that it was of another step than the report."""
+    """One probe's results. ``note`` says on what; ``stale`` that it was of other weights than the report."""
 
     name: str
     bars: list[Bar]
@@ -55,11 +55,11 @@ class Confusion(NamedTuple):
     pairs: list[tuple[str, str, Cell]]
 
 
-def probes(results: dict[str, Result], step: int | None) -> list[Probe]:
-    return [of_probe(name, result, step) for name, result in results.items()]
+def probes(results: dict[str, Result], weights: str | None) -> list[Probe]:
+    return [of_probe(name, result, weights) for name, result in results.items()]
 
 
-def of_probe(name: str, result: Result, step: int | None) -> Probe:
+def of_probe(name: str, result: Result, weights: str | None) -> Probe:
     bars = []
     for key, title in BESIDE.items():
         if isinstance(result.get(key), float):
@@ -71,8 +71,9 @@ def of_probe(name: str, result: Result, step: int | None) -> Probe:
         if isinstance(value, float):
             bars.append(Bar(f"with {100 * float(fraction):.4g} % of the labels", value, f"{value:.2%}"))
     tested = f"{result['n_test']:,} test images" if "n_test" in result else "its test images"
-    note = f"top-1 on all {tested} of {Path(str(result.get('data', ''))).name or 'its data'}, step {result.get('step', '?'):,}"
-    return Probe(NAMES.get(name, name), bars, note, step is not None and result.get("step") != step)
+    step = f", step {result['step']:,}" if isinstance(result.get("step"), int) else ""
+    note = f"top-1 on all {tested} of {Path(str(result.get('data', ''))).name or 'its data'}{step}"
+    return Probe(NAMES.get(name, name), bars, note, weights is not None and result.get("weights") != weights)
 
 
 def confusion(results: dict[str, Result]) -> Confusion | None:

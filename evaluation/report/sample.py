@@ -59,6 +59,12 @@ def whole(data: ShardSet, split: str, rng: np.random.Generator) -> Part:
     return Part(split, store, rows, rows)
 
 
+def room(*parts: Part) -> int:
+    """Bytes of the shards that they lie in."""
+    shards = {part.store.shards[number] for part in parts for number in np.unique(part.store.numbers(part.pool))}
+    return sum(shard.bytes for shard in shards)
+
+
 def names_of(part: Part, manifest: Manifest) -> list[str]:
     """The class of every image in words; empty where it has none."""
     return [manifest.classes[label] if label >= 0 else "" for label in part.labels]

@@ -47,14 +47,15 @@ def make_run(path, data, classes, steps=100, saved=True, rows=True, **changes):
     return path
 
 
-def result(probe, classes, step=100, table=True):
+def result(probe, classes, weights="", table=True):
     """What a probe writes, of 10 images a class."""
     n = len(classes)
     confusion = [[7 if i == j else 3 if j == (i + 1) % n else 0 for j in range(n)] for i in range(n)]
     return {
         "probe": probe,
         "data": "data/x",
-        "step": step,
+        "step": 100,
+        "weights": weights,
         "n_test": 10 * n,
         "top1": 0.7,
         "top5": 0.9 if n > 5 else None,

@@ -11,6 +11,7 @@ from engine.checkpoint import Checkpoint
 from engine.presets import PRESETS
 from engine.runs import Config
 from errors import UsageError, UserError
+from evaluation.contenders import weights_of
 from evaluation.export import WRITERS, export
 from model import Encoder, EncoderConfig, load_encoder
 from pipeline.recipe_file import as_fields
@@ -84,8 +85,9 @@ def test_pt2_agrees_for_any_batch(saved, encoder, images, tmp_path):
 
 def test_the_card_says_what_goes_in_and_what_probes_found_of_these_weights(saved, tmp_path):
     result = {"data": "data/shapes", "n_test": 4000, "top1_random_init": 0.2, "top1_raw_pixels": None}
-    for name, step, top1 in (("linear", 7, 0.5645), ("knn", 6, 0.9999)):
-        (tmp_path / f"eval-{name}.json").write_text(json.dumps(result | {"probe": name, "step": step, "top1": top1}))
+    for name, weights, top1 in (("linear", weights_of(saved), 0.5645), ("knn", "those of another step", 0.9999)):
+        found = result | {"probe": name, "step": 7, "weights": weights, "top1": top1}
+        (tmp_path / f"eval-{name}.json").write_text(json.dumps(found))
     export(saved, tmp_path, tmp_path / "encoder.safetensors", averaged=True)
     card = (tmp_path / "encoder.safetensors.md").read_text()
     for words in ("32 x 32", "0.57, 0.58, 0.56", "`shapes`", "(batch, 48, 7, 7)", "56.45%", "moving average", "load_encoder("):

@@ -136,3 +136,9 @@ def test_fine_tuning_begins_and_ends_slowly():
     assert max(rates) == pytest.approx(max(rates[8:12]))
     assert rates[0] < 0.2
     assert rates[-1] < 0.01
+
+
+def test_logits_are_float32_whatever_the_encoder_computes_in():
+    model = finetune.FineTuned(Encoder(EncoderConfig(32, 8, 48, 1)), 3, None).eval()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert model(torch.randn(2, 3, 32, 32)).dtype == torch.float32
