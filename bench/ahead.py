@@ -34,7 +34,7 @@ class Stepper:
     def __init__(self, preset: Preset) -> None:
         how: Arrangement = list(ladder(compiled=False, gpu=False).values())[-1]
         self.model, self.optimizer = build(preset, how, CPU)
-        self.precision, self.batch = choose(how.amp, CPU), preset.batch
+        self.precision, self.batch = choose("auto", CPU), preset.batch
 
     def __call__(self, views: Views) -> None:
         with self.precision.autocast(CPU):
