@@ -148,6 +148,10 @@ def test_bytes_on_the_wire_are_sources_sums_and_statistics(tmp_path):
         assert moved["all_reduce"] == 2 * sums + statistics
 
 
+def never(_):
+    return False
+
+
 def train_compiled(backend):
     """What ``train.py --gpus`` does on GPUs: the compiled encoder under DistributedDataParallel, with statistics of all ranks."""
     from unittest import mock
@@ -162,7 +166,7 @@ def train_compiled(backend):
         network.encoder.compile(backend=backend)
     wrapped, losses = parallel(network, torch.device("cpu")), []
     x1, x2, labels, locations = batch_float()
-    with mock.patch.object(products, "serve", lambda *_: False):  # plain operations, as on a GPU; a mock would break the graph
+    with mock.patch.object(products, "serve", never):  # plain operations, as on a GPU; a Mock would break the graph
         for _ in range(2):
             torch.manual_seed(7)
             total = wrapped(mine(x1), mine(x2), mine(labels), mine(locations, 1)).total
