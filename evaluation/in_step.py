@@ -15,13 +15,13 @@ from engine.parallel import parallel
 from engine.precision import Precision
 from errors import UsageError
 from evaluation.extract import SEED, Images
-from pipeline import TwoViewLoader, Views
+from pipeline import Recipe, TwoViewLoader, Views
 
 EVERY = 30  # seconds between two lines on how it goes
 Schedule = Callable[[int, int], float]  # from update (from 0) and number of updates to a factor of the learning rate
 
 
-def training_views(images: Images, keep: Tensor, batch: int) -> TwoViewLoader:
+def training_views(images: Images, recipe: Recipe, keep: Tensor, batch: int) -> TwoViewLoader:
     """Two augmented views of the training images that are marked in ``keep`` (n,); the batch is cut to fit few of them.
 
     Raises:
@@ -33,7 +33,7 @@ def training_views(images: Images, keep: Tensor, batch: int) -> TwoViewLoader:
         advice = f"{where.world} ranks; use fewer" if where.world > 1 else "this; give a larger part of them"
         raise UsageError(f"{images.data}: {n} labelled training images are too few for {advice}")
     own = (where.rank, where.world, where.device)
-    return TwoViewLoader(images.data, ["train"], images.recipe, fits, *own, SEED, where.threads, keep=keep.numpy())
+    return TwoViewLoader(images.data, ["train"], recipe, fits, *own, SEED, where.threads, keep=keep.numpy())
 
 
 def train(

@@ -32,15 +32,6 @@ def train_linear(train: Labelled, classes: int, device: torch.device) -> Fitted:
     return Fitted(lambda x: logits(weights, scale(x)), {"penalty": penalty})
 
 
-def train_head(train: Labelled, classes: int, device: torch.device, penalty: float) -> tuple[Tensor, Tensor]:
-    """Weight (C, D) and bias (C,) for features as they are, trained at one penalty: to start a fine-tuning from."""
-    scale, axes = survey(train, device)
-    start = torch.zeros(train.x.shape[2] + 1, classes, device=device)
-    weights = fit(start, Scaled(train, scale, device), penalty, axes)
-    weight = weights[:-1] * scale.scale[:, None]
-    return weight.T, weights[-1] - scale.mean @ weight
-
-
 class Fold:
     """Training images, some of which are held out, and the weights (D + 1, C) that the path has come to."""
 

@@ -25,13 +25,13 @@ from evaluation.extract import Images, extract, key
 from evaluation.features import Labelled, labelled
 from evaluation.files import Files
 from evaluation.knn import train_knn
-from evaluation.linear import train_head, train_linear
+from evaluation.linear import train_linear
 from evaluation.mlp import train_mlp
 from evaluation.plan import WHOLE, Plan, Subject, Task, warn_of_unseen
 from evaluation.results import Result
 from evaluation.scores import Fitted, Scores, score
 from evaluation.split import few
-from pipeline import TwoViewLoader
+from pipeline import Recipe, TwoViewLoader
 from pipeline.recipe_file import recipe_of
 
 VERSION = 1  # of what probes compute: baselines of another one are computed anew
@@ -121,7 +121,7 @@ class Probing:
         began, probes = time.perf_counter(), list(dict.fromkeys(task.probe for task in tasks))
         lasts = paper.length(self.manifest.name, self.plan.epochs)
         lasts = lasts._replace(epochs=longer(lasts.epochs, part))
-        loader, classes = self.training_views(part), len(self.manifest.classes)
+        loader, classes = self.training_views(part, self.images.recipe), len(self.manifest.classes)
         found = paper.train_paper(self.images, loader, self.contenders(tasks), probes, classes, lasts, self.precision)
         for task in tasks:
             if self.images.where.rank == 0:
@@ -136,27 +136,23 @@ class Probing:
         encoder = trained(saved) if task.contender == ENCODER else untrained(saved)
         epochs = longer(self.plan.epochs or finetune.EPOCHS, task.fraction)
         settings = (epochs, self.plan.finetune_rate, self.precision)
-        model = finetune.fine_tune(
-            self.images, self.training_views(task.fraction), encoder, classes, *settings, self.start_of_head(task)
-        )
+        loader = self.training_views(task.fraction, finetune.gentle(self.images.recipe))
+        model = finetune.fine_tune(self.images, loader, encoder, classes, *settings, self.shown(task))
         self.scores[task] = finetune.test(self.images, model, classes, self.precision)
         self.chosen[task] = {"epochs": epochs, "lr": self.plan.finetune_rate}
         self.seconds[task.probe] += time.perf_counter() - began
 
-    def start_of_head(self, task: Task) -> finetune.Head | None:
-        """Of rank 0."""
-        if self.images.where.rank:
-            return None
-        train = self.features[task.contender, "train"].centred()
-        shown = train.only(self.chosen_few(train.labels, task.fraction))
-        return train_head(shown, len(self.manifest.classes), self.device, finetune.PENALTY)
+    def shown(self, task: Task) -> Labelled | None:
+        """Rank 0's features of the centred views that a fine-tuning begins with."""
+        train = self.features.get((task.contender, "train"))
+        return train and train.only(self.chosen_few(train.labels, task.fraction)).centred()
 
-    def training_views(self, part: str) -> TwoViewLoader:
+    def training_views(self, part: str, recipe: Recipe) -> TwoViewLoader:
         y = self.images.labels("train")
         rows = (y >= 0).nonzero().flatten()
         keep = torch.zeros(len(y), dtype=torch.bool)
         keep[rows[self.chosen_few(y[rows], part)]] = True
-        return in_step.training_views(self.images, keep, self.subject.saved.config["settings"]["batch"])
+        return in_step.training_views(self.images, recipe, keep, self.subject.saved.config["settings"]["batch"])
 
     def chosen_few(self, labels: Tensor, part: str) -> Tensor:
         """Positions of a fraction of the labelled images."""

@@ -117,7 +117,7 @@ def test_no_rank_outlives_its_launcher(photo_set, tmp_path):
 @pytest.mark.long
 def test_a_silent_rank_is_named(photo_set, tmp_path):
     """The agent gives a stopped process half a minute to end."""
-    process, ranks = two_ranks(photo_set, tmp_path, "--timeout", "5", "--max-restarts", "0")
+    process, ranks = two_ranks(photo_set, tmp_path, "--timeout", "20", "--max-restarts", "0")
     os.kill(ranks[1], signal.SIGSTOP)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1

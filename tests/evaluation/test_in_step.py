@@ -12,11 +12,9 @@ from engine.peers import Peers
 from engine.precision import Precision
 from errors import UsageError
 from evaluation import finetune, in_step, paper
-from evaluation.axes import survey
 from evaluation.contenders import Contender
 from evaluation.extract import BATCH, Images, sweep
-from evaluation.features import Scaled, collect, pixels, represent
-from evaluation.linear import fit, logits, train_head
+from evaluation.features import collect, pixels, represent
 from evaluation.probing import longer
 from model import Encoder, EncoderConfig
 from pipeline import RECIPES, TwoViewLoader
@@ -37,7 +35,7 @@ def paper_logits(data, world=1):
     from model.collectives import rank
 
     seen = images(data, rank(), world)
-    loader = in_step.training_views(seen, torch.ones(96, dtype=torch.bool), 32)
+    loader = in_step.training_views(seen, RECIPE, torch.ones(96, dtype=torch.bool), 32)
     found = paper.train_paper(seen, loader, [PIXELS], ["linear", "mlp"], 2, paper.length("x", 2), EXACT)
     x = torch.randn(5, 3072, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -51,8 +49,9 @@ def tuned(data, world=1):
     seen = images(data, rank(), world)
     torch.manual_seed(0)
     encoder = Encoder(EncoderConfig(32, 4, 24, 1))
-    loader = in_step.training_views(seen, torch.ones(96, dtype=torch.bool), 32)
-    model = finetune.fine_tune(seen, loader, encoder, 2, 1, 1e-3, EXACT)
+    loader = in_step.training_views(seen, RECIPE, torch.ones(96, dtype=torch.bool), 32)
+    train = collect(images(data).loader("train"), represent(encoder, EXACT, CPU))[0] if rank() == 0 else None
+    model = finetune.fine_tune(seen, loader, encoder, 2, 1, 1e-3, EXACT, train)
     scores = finetune.test(seen, model, 2, EXACT)
     return model.encoder.to_1[1].conv1.weight.detach(), scores
 
@@ -65,10 +64,10 @@ def both(data, world=1):
 def test_two_ranks_train_as_one_does(photo_set, tmp_path):
     logits, (weight, scores) = both(photo_set)
     assert scores.n == 24
-    for theirs, (moved, told) in in_ranks(2, both, photo_set, 2, directory=tmp_path):
+    for theirs, (moved, told) in in_ranks(2, both, photo_set, 2, directory=tmp_path):  # rank 1 has no features
         torch.testing.assert_close(theirs, logits, rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(moved, weight, rtol=1e-2, atol=1e-4)
-        assert told.n == 24
+        assert (told.n, told.top1) == (24, scores.top1)
 
 
 def test_fine_tuning_moves_the_encoder_and_learns(photo_set):
@@ -77,8 +76,9 @@ def test_fine_tuning_moves_the_encoder_and_learns(photo_set):
     encoder = Encoder(EncoderConfig(32, 8, 48, 1, use_bn=True))
     before = encoder.to_7[0][0].weight.detach().clone()
     seen = images(photo_set)
-    loader = in_step.training_views(seen, torch.arange(96) < 32, 16)
-    model = finetune.fine_tune(seen, loader, encoder, 2, 40, 3e-3, EXACT)
+    (train,) = collect(seen.loader("train"), represent(encoder, EXACT, CPU))
+    loader = in_step.training_views(seen, finetune.gentle(RECIPE), torch.arange(96) < 32, 16)
+    model = finetune.fine_tune(seen, loader, encoder, 2, 40, 3e-3, EXACT, train.only(torch.arange(32)))
     assert not torch.equal(encoder.to_7[0][0].weight, before)
     model.eval()
     with torch.no_grad():
@@ -86,19 +86,26 @@ def test_fine_tuning_moves_the_encoder_and_learns(photo_set):
         assert (model(x[:32]).argmax(1) == y[:32]).float().mean() > 0.9
 
 
-def test_the_classifier_starts_as_a_linear_probe(photo_set):
-    """Features 16 bits wide or not, standardised or not: the logits of the tuned model's first step are the probe's."""
+def test_the_classifier_sees_features_whose_coordinates_vary_alike(photo_set):
+    """Those of r1 do not: a few directions vary thousands of times as much as others."""
     torch.manual_seed(0)
     encoder = Encoder(EncoderConfig(32, 8, 48, 1, use_bn=True))
-    seen = images(photo_set)
-    (features,) = collect(seen.loader("train"), represent(encoder, EXACT, CPU))
-    weight, bias = train_head(features, 2, CPU, 1e-2)
-    model = finetune.FineTuned(encoder, 2, (weight, bias)).eval()
-    with torch.no_grad():
-        found = torch.cat([model(x) for x, _ in seen.loader("train")])
-    scale, axes = survey(features, CPU)
-    probe = fit(torch.zeros(49, 2), Scaled(features, scale, CPU), 1e-2, axes)
-    torch.testing.assert_close(found, logits(probe, scale(features.x[0])), rtol=1e-3, atol=1e-3)
+    (features,) = collect(images(photo_set).loader("train"), represent(encoder, EXACT, CPU))
+    head = finetune.Whitened(48, 2)
+    x = features.x[0]
+    assert head(x).abs().max() == 0
+    head.look(features, CPU)
+    variance = torch.linalg.eigvalsh(((x - head.mean) @ head.whiten).T.cov())
+    spread = torch.linalg.eigvalsh(x.T.cov())
+    assert 0.5 < variance.max() < 1.1
+    assert (variance > 0.3).sum() > 3 * (spread > 0.3 * spread.max()).sum()
+
+
+def test_it_is_tuned_on_larger_boxes_and_true_colours():
+    found = finetune.gentle(replace(RECIPE, area=(0.3, 1.0), policy="fast-autoaugment", lighting=0.1))
+    assert (found.area, found.jitter_p, found.gray_p, found.policy, found.lighting) == ((0.5, 1.0), 0, 0, "none", 0)
+    assert finetune.gentle(replace(RECIPE, area=(0.8, 0.9))).area == (0.8, 0.9)
+    assert found.flip == RECIPE.flip
 
 
 def test_a_sweep_gives_every_image_once_in_order(photo_set):
@@ -121,7 +128,7 @@ def test_only_kept_images_are_drawn(photo_set):
 
 def test_too_few_images_for_the_ranks_are_told(photo_set):
     with pytest.raises(UsageError, match="3 labelled training images are too few for 2 ranks"):
-        in_step.training_views(images(photo_set, world=2), torch.arange(96) < 3, 32)
+        in_step.training_views(images(photo_set, world=2), RECIPE, torch.arange(96) < 3, 32)
 
 
 def test_lengths_are_the_originals_and_shrink_less_than_labels():
@@ -139,6 +146,6 @@ def test_fine_tuning_begins_and_ends_slowly():
 
 
 def test_logits_are_float32_whatever_the_encoder_computes_in():
-    model = finetune.FineTuned(Encoder(EncoderConfig(32, 8, 48, 1)), 3, None).eval()
+    model = finetune.FineTuned(Encoder(EncoderConfig(32, 8, 48, 1)), 3).eval()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert model(torch.randn(2, 3, 32, 32)).dtype == torch.float32
