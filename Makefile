@@ -77,8 +77,8 @@ bench: $(READY)  ## Time what this machine does
 	$(PY) -m bench.convolutions
 	$(PY) -m bench.nce
 
-gpu-check:  ## Run what needs a GPU with PYTHON=…: no set-up, no network; says what it skipped and why
-	$(PYTHON) -m bench.gpu_check
+gpu-check:  ## Run what needs a GPU, with .venv or PYTHON=…: no set-up, no network; says what it skipped and why
+	$(if $(filter file,$(origin PYTHON)),$(or $(wildcard $(PY)),$(PYTHON)),$(PYTHON)) -m bench.gpu_check
 
 apex: $(READY)  ## Build NVIDIA's apex against the installed torch (needs a CUDA toolkit)
 	@command -v nvcc >/dev/null && $(PY) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' \

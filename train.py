@@ -215,8 +215,9 @@ def main(
     changes |= {"mixture_mode": mixture_mode, "mixture_alpha": mixture_alpha, "optimizer": optimizer, "ema": ema}
     changes |= {"decay_biases": decay_biases, "schedule": schedule, "warmup": warmup, "grad_clip": grad_clip}
     settings = configure(name, samples, changes, ctx.obj)
+    size = (ctx.obj or {}).get("encoder", {}).get("size")
     seen, views = choose_recipe(recipe, ctx.meta.get("views"), settings.recipe)
-    settings, own = with_views(settings, seen, views.size), (where.rank, where.world, where.device)
+    settings, own = with_views(settings, seen, views.size, size), (where.rank, where.world, where.device)
     loader = TwoViewLoader(shards, splits, views, settings.batch, *own, seed, where.threads, pixels)
     total = steps or max(1, round(settings.epochs * len(loader)))
     how = (amp, save_every, init, pixels, keep, as_fields(views), kernel, compiled, compress)

@@ -237,6 +237,7 @@ CHECKS: tuple[Callable[[], str], ...] = (
     gpu_views.memory,
     gpu_views.loading,
     gpu_commands.commands,
+    gpu_commands.ranks,
 )
 
 

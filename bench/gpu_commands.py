@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench.gpu import need, need_gpu
+from bench.gpu import Skip, need, need_gpu
 
 ROOT = Path(__file__).parent.parent
 STEPS, WARM = 120, 40  # WARM: the logged step at which one of the runs is stopped
@@ -24,6 +24,19 @@ def commands() -> str:
     need_gpu()
     with TemporaryDirectory() as folder:
         return rehearse(Path(folder), "1")
+
+
+def ranks() -> str:
+    """The same on several GPUs, over NCCL: as many as the batch can be shared among."""
+    need("nvidia.dali", "typer", "PIL", "tensorboard")
+    need_gpu()
+    import torch
+
+    if (found := torch.cuda.device_count()) < 2:
+        raise Skip("there is one GPU")
+    count = 2 ** (min(found, 8).bit_length() - 1)
+    with TemporaryDirectory() as folder:
+        return f"{count} GPUs: {rehearse(Path(folder), str(count))}"
 
 
 def rehearse(folder: Path, gpus: str, *more: str) -> str:

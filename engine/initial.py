@@ -57,10 +57,12 @@ def find(init: str) -> Checkpoint:
 def check_encoder(saved: Checkpoint, own: dict[str, Any]) -> None:
     theirs = saved.config["settings"]["encoder"]
     if changed := [f"{name} {theirs.get(name)}, here {value}" for name, value in own.items() if theirs.get(name) != value]:
-        fields = [f"{name} = {str(value).lower()}" for name, value in theirs.items() if own.get(name) != value]
+        other = {name: f"{name} = {str(value).lower()}" for name, value in theirs.items() if own.get(name) != value}
+        tables = [f"[views] {other.pop('size')}"] if "size" in other else []
+        tables += [f"[encoder] {', '.join(other.values())}"] if other else []
         raise UsageError(
             f"--init {saved.path}: has another encoder ({'; '.join(changed)}); "
-            f"take the --preset it was made with, or a --config file with [encoder] and {', '.join(fields)}"
+            f"take the --preset it was made with, or a --config file with {' and '.join(tables)}"
         )
 
 

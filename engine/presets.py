@@ -81,6 +81,7 @@ class Preset:
                     raise ValueError(f"{name} {getattr(self, name)}: is not {what}")
 
 
+OWN_RATE = {"lamb": "higher; give one, as in --lr 0.03", "lars": "a thousand times as high; give one, as in --lr 2"}
 SMALL_IMAGES = (5 / 6, 14 / 15)  # 250 and 280 of 300 epochs
 
 IMAGENET_SMALL = Preset(EncoderConfig(128, 192, 1536, 8), "imagenet128", note="the paper's small encoder")
@@ -152,10 +153,9 @@ def configure(preset: str, samples: int, changes: dict[str, Any], of_file: dict[
         raise UsageError(f"--preset {preset}: there is no such preset; there are {', '.join(PRESETS)}")
     settings = PRESETS[preset]
     asked = (of_file or {}) | {name: value for name, value in changes.items() if value is not None}
-    if asked.get("optimizer", settings.optimizer) == "lars" and "lr" not in asked:
-        raise UsageError(
-            "--optimizer lars: presets' rates are Adam's, and LARS's are a thousand times as high; give one, as in --lr 2"
-        )
+    optimizer = asked.get("optimizer", settings.optimizer)
+    if optimizer in OWN_RATE and optimizer != settings.optimizer and "lr" not in asked:
+        raise UsageError(f"--optimizer {optimizer}: presets' rates are Adam's, and its own are {OWN_RATE[optimizer]}")
     try:
         encoder = replace(settings.encoder, **asked.pop("encoder", {}))
         return replace(settings, **{"batch": max(2, min(settings.batch, samples // 2))} | asked | {"encoder": encoder})
@@ -163,8 +163,16 @@ def configure(preset: str, samples: int, changes: dict[str, Any], of_file: dict[
         raise UsageError(f"{error} (a field of preset {preset} that was changed)") from error
 
 
-def with_views(settings: Preset, recipe: str, size: int) -> Preset:
-    """The preset with the views of a recipe, of side ``size``; its encoder becomes the one for that size."""
+def with_views(settings: Preset, recipe: str, size: int, asked: int | None = None) -> Preset:
+    """The preset with the views of a recipe, of side ``size``; its encoder becomes the one for that size.
+
+    Raises:
+        UsageError: a file of settings ``asked`` for an encoder of another size.
+    """
+    if asked not in (None, size):
+        raise UsageError(
+            f"[encoder] size = {asked}: views of recipe {recipe} have {size} pixels; set size in [views], or --recipe"
+        )
     return replace(settings, recipe=recipe, encoder=replace(settings.encoder, size=size))
 
 

@@ -137,6 +137,7 @@ def test_another_encoder_is_refused_by_its_fields(photo_set, tmp_path, monkeypat
     imports.import_run(tmp_path / "cpt.pth", tmp_path / "runs" / "other")
     why = refused_training(photo_set, "on", "--init", "other")
     assert "size 64, here 32; width 4, here 8; embedding 40, here 64; use_bn False, here True" in why
+    assert "a --config file with [views] size = 64 and [encoder] width = 4, embedding = 40" in why
     assert not (tmp_path / "runs" / "on").exists()
 
 

@@ -255,5 +255,7 @@ def test_wrong_usage():
         make("apex", Model(), replace(PRESET, optimizer="lars"), CPU)
     with pytest.raises(UsageError, match="give one, as in --lr 2"):
         configure("demo", 10**6, {"optimizer": "lars"})
+    with pytest.raises(UsageError, match="--optimizer lamb: presets' rates are Adam's, and its own are higher; give one"):
+        configure("demo", 10**6, {"optimizer": "lamb"})
     assert configure("demo", 10**6, {"optimizer": "lars", "lr": 2.0}).lr == 2.0
     assert set(optimizers.OTHERS) | set(adam.NAMES) == set(NAMES)

@@ -3,6 +3,7 @@
 import pytest
 
 from engine.presets import PRESETS, default_preset, with_views
+from errors import UsageError
 from model.encoder import SIZES
 from pipeline.recipes import RECIPES
 
@@ -19,6 +20,12 @@ def test_encoder_and_recipe_agree_on_the_size(name):
 def test_every_preset_has_an_encoder_for_views_of_any_size(name, size):
     preset = with_views(PRESETS[name], "own", size)
     assert (preset.recipe, preset.encoder.size, preset.encoder.width) == ("own", size, PRESETS[name].encoder.width)
+
+
+def test_an_encoder_of_another_size_than_its_views_is_refused():
+    assert with_views(PRESETS["demo"], "own", 64, 64).encoder.size == 64
+    with pytest.raises(UsageError, match=r"\[encoder\] size = 32: views of recipe own have 64 pixels; set size in \[views\]"):
+        with_views(PRESETS["demo"], "own", 64, 32)
 
 
 NAMES = ["shapes", "fashion-mnist", "cifar10", "cifar100", "stl10", "imagenet", "places205", "my-microscope"]

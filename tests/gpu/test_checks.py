@@ -20,5 +20,6 @@ def test_on_this_gpu(check):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 def test_the_check_of_the_commands_passes_on_a_cpu(tmp_path):
     assert "linear probe" in gpu_commands.rehearse(tmp_path, "0", "--config", str(SMALL))

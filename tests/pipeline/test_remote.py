@@ -198,6 +198,7 @@ def test_evaluation_reads_a_split_once(server, many, tmp_path):
 
 
 TRANSIENT = {
+    "408": [endpoints.status(408)],
     "500": [endpoints.status(500)] * 2,
     "503": [endpoints.status(503)] * 2,
     "429": [endpoints.status(429)],
