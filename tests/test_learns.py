@@ -30,15 +30,15 @@ def alone(in_clone, monkeypatch):
 
 
 def test_a_minute_of_training_beats_random_initialisation(in_clone):
-    """On 6,000 real images with a narrow encoder: the short sibling of the two below."""
+    """On 3,000 real images with a narrow encoder: the short sibling of the two below."""
     need_fashion_mnist()
-    some = {"train": 6000, "val": 1000}
+    some = {"train": 3000, "val": 1000}
     whole = fashion_mnist.source(None)
     source = replace(whole, splits={split: whole.splits[split][:count] for split, count in some.items()})
     build(source, Path("data/fashion-mnist"), seed=0, workers=1, max_rejected=0, overwrite=False, show=lambda _: None)
     common = ("--run", "short", "--gpus", "0")
     narrow = ("--config", str(ROOT / "tests/small.toml"))
-    learns.call("train.py", "--data", "fashion-mnist", *common, *narrow, "--batch-size", "64", "--steps", "200")
+    learns.call("train.py", "--data", "fashion-mnist", *common, *narrow, "--batch-size", "64", "--steps", "120")
     learns.call("eval.py", "--probe", "linear", *common)
     found = json.loads(Path("runs/short/eval-linear.json").read_text())
     assert found["n_test"] == 1000
