@@ -30,7 +30,7 @@ UNKNOWN = "no figure known"
 # docs/scaling.md (encoders as small as the CPU's would wait for their launches there, not for products).
 MEASURED = {
     "demo": "182, two CPU cores, float32, measured",
-    "fashion-mnist": "307, two CPU cores with AMX, measured",
+    "fashion-mnist": "about 300, two CPU cores with AMX, measured",
     **dict.fromkeys(("laptop32", "laptop64", "laptop128"), "not measured"),
 }
 A100 = 1e12 * dict(work.PEAKS)["A100"]

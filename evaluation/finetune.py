@@ -83,7 +83,7 @@ class FineTuned(nn.Module):
 def gentle(recipe: Recipe) -> Recipe:
     """What it is tuned on: pretraining's boxes, but of half the image at least, and mirror images; colours as they are.
 
-    Views that hide a class from a classifier which is then asked for whole images cost it several points.
+    It is asked for whole images in the end, and pretraining's views often hide what tells classes apart.
     """
     still = dict.fromkeys(("jitter_p", "gray_p", "lighting"), 0.0)
     area = (max(LEAST_AREA, recipe.area[0]), max(LEAST_AREA, recipe.area[1]))

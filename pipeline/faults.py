@@ -65,8 +65,9 @@ def reached(text: str) -> str:
     often = f", also when asked {tries[1]} times more" if tries and tries[1] != "0" else ""
     if code := status(text):
         return f"the server answers {code}{often}"
+    words = without_urls(text)
     for sign, reason in REASONS.items():
-        if sign in without_urls(text):
+        if sign in words:
             return f"cannot be reached: {reason}{often}"
     return f"cannot be read: {redacted(text.strip().splitlines()[0] if text.strip() else 'no reason was given')[:200]}"
 
@@ -77,5 +78,5 @@ def status(text: str) -> str | None:
 
 
 def without_urls(text: str) -> str:
-    """What a URL is called says nothing of the fault."""
+    """The text without its URLs, whose own words say nothing of the fault."""
     return re.sub(r"\w+://[^\s'\"<>]*", "", text)

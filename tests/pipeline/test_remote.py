@@ -390,14 +390,19 @@ def test_a_web_page_is_no_index(server, tmp_path):
         opened(f"{server.url}/set", tmp_path)
 
 
-def test_an_image_is_named_by_its_place_where_no_name_can_be_had(server, many, tmp_path):
+def serve_another_build(server, many, tmp_path):
+    """A copy of the set, one of whose indices has other checksums."""
     other = tmp_path / "served/set"
     shutil.copytree(many, other)
     index = np.load(other / "train-00003.npy")
     index["crc"] += 1
     np.save(other / "train-00003.npy", index)
-    (other / "train-00003.idx").unlink()
     server.root = other.parent
+    return other
+
+
+def test_an_image_is_named_by_its_place_where_no_name_can_be_had(server, many, tmp_path):
+    (serve_another_build(server, many, tmp_path) / "train-00003.idx").unlink()
     with pytest.raises(UserError, match=r"train-00003\.tar: the image of sample \d+, counted from the first, has changed"):
         steps(opened(f"{server.url}/set", tmp_path / "cache"), 30)
 
@@ -423,12 +428,7 @@ def test_a_set_that_is_closed_leaves_no_thread(server, tmp_path):
 
 
 def test_a_set_whose_index_is_of_another_build_is_named(server, many, tmp_path):
-    other = tmp_path / "served/set"
-    shutil.copytree(many, other)
-    index = np.load(other / "train-00003.npy")
-    index["crc"] += 1
-    np.save(other / "train-00003.npy", index)
-    server.root = other.parent
+    serve_another_build(server, many, tmp_path)
     expected = rf"^{server.url}/set/train-00003\.tar: the image of sample \d+ has changed since the set was built; run `python -m"
     with pytest.raises(UserError, match=expected):
         steps(opened(f"{server.url}/set", tmp_path / "cache"), 30)
