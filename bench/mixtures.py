@@ -35,11 +35,10 @@ def options(setting: str) -> list[str]:
     return [word for pair in zip(names, values, strict=False) for word in pair]
 
 
-def measure(data: Path, run: Path, setting: str, steps: int | None) -> dict[str, Any]:
+def measure(data: Path, run: Path, setting: str, more: list[str]) -> dict[str, Any]:
     """Trains, probes and segments; what the run holds already is read and not done again."""
-    length = ["--steps", str(steps)] if steps else []
     common = ("--data", str(data), "--run", str(run), "--gpus", "0")
-    call("train.py", *common, "--preset", "demo", "--quiet", *options(setting), *length)
+    call("train.py", *common, "--preset", "demo", "--quiet", *options(setting), *more)
     wanted = {"linear": ("--probe", "linear")} | ({"segment": ("--segment",)} if setting != "0" else {})
     for name, words in wanted.items():
         if not (run / f"eval-{name}.json").exists():
@@ -68,13 +67,17 @@ def main(
     data: Annotated[Path, typer.Option(help="A set with masks.")] = Path("data/shapes"),
     runs: Annotated[Path, typer.Option(help="Where the runs go.")] = Path("runs/mixtures"),
     steps: Annotated[int | None, typer.Option(help="Steps a run.", show_default="the preset's")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of every run.")] = 0,
+    recipe: Annotated[str | None, typer.Option(help="Views, as train.py takes them; such runs want --runs of their own.")] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read by run_app
 ) -> None:
     if not (data / "dataset.json").exists():
         call("-m", "shards", "build", "shapes", "--out", str(data))
-    print(f"{describe()}\n{data}, preset demo, one seed; iou_best, iou_fixed and ari on training masks, then on validation masks")
+    print(f"{describe()}\n{data}, preset demo, seed {seed}; iou_best, iou_fixed and ari on training masks, then on validation masks")
+    given = {"--steps": steps, "--recipe": recipe, "--seed": seed}
+    more = [word for name, value in given.items() if value is not None for word in (name, str(value))]
     for setting in settings or SETTINGS:
-        found = measure(data, runs / setting.replace(",", "-"), setting, steps)
+        found = measure(data, runs / f"{setting.replace(',', '-')}-seed{seed}", setting, more)
         row = found["row"]
         print(f"{setting}: linear {found['linear']['top1']:.1%}, 1→7 {row['loss_1t7']:.2f}, mixture {row['loss_mixture']:.2f}")
         if "segment" in found:
