@@ -22,10 +22,8 @@ import engine.environment  # noqa: F401 - first: runs this command in .venv wher
 import shlex
 import sys
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -36,7 +34,7 @@ from engine.average import averaged
 from engine.checkpoint import Checkpoint
 from engine.console import make_console, start_table
 from engine.launch import Place, let_the_first_speak, place
-from engine.options import CacheDir, CacheGb, check_positive
+from engine.options import CacheDir, CacheGb, Debug, Procs
 from errors import UsageError, run_app
 from evaluation import finetune, options, results
 from evaluation.compare import compare as compare_runs
@@ -45,7 +43,7 @@ from evaluation.export import export as export_encoder
 from evaluation.features_file import write_features
 from evaluation.plan import Plan, Subject, check, parse_fractions, parse_probes, parse_protocol
 from evaluation.probing import probe
-from evaluation.record import latest_record
+from evaluation.record import recorded
 from evaluation.report.write import write_report
 from evaluation.segment import segment
 from evaluation.segment_figure import draw_segments
@@ -63,8 +61,10 @@ METHODS = {
 }
 
 
-def import_original(file: Path, out: str | None, console: Console) -> None:
+def import_original(file: Path | None, out: str | None, console: Console) -> None:
     """Writes a run from a checkpoint of amdim-public and says what to type next."""
+    if file is None:
+        raise UsageError("--out: says where an import goes; give --import-amdim-public FILE with it")
     if out is None:
         raise UsageError(f"--import-amdim-public {file}: say where its run goes, as in --out runs/imported")
     directory = runs.run_path(out, "--out")
@@ -91,16 +91,31 @@ def measure_segments(subject: Subject, where: Place, console: Console) -> None:
     console.print(f"figure: {draw_segments(found, run)}")
 
 
+def weights_of(checkpoint: Path | None, run: Path, last: bool) -> tuple[Checkpoint, bool]:
+    """The checkpoint that is asked about, and whether its weights are the average over training."""
+    saved = runs.read(checkpoint, "--checkpoint") if checkpoint else runs.newest_checkpoint(run)
+    mean = not last and bool(saved.trainer.get("average"))
+    return averaged(saved) if mean else saved, mean
+
+
 def use(
-    saved: Checkpoint, run: Path, data: ShardSet | None, export: Path | None, out: Path | None, mean: bool, where: Place
-) -> Iterator[str]:
+    saved: Checkpoint,
+    run: Path,
+    data: ShardSet | None,
+    export: Path | None,
+    out: Path | None,
+    mean: bool,
+    where: Place,
+    console: Console,
+) -> None:
     """What does without probes: writes the encoder, or features of a shard set; says what was written."""
+    say = partial(console.print, soft_wrap=True, highlight=False)
     if export is not None:
-        yield f"written: {', '.join(map(str, export_encoder(saved, run, export, mean)))}"
+        say(f"written: {', '.join(map(str, export_encoder(saved, run, export, mean)))}")
     if out is not None and data is not None:
         with data:
             images, values = write_features(saved, data, out, precision.choose("auto", where.device), where.device)
-        yield f"written: {out}, {images:,} images with {values:,} features each"
+        say(f"written: {out}, {images:,} images with {values:,} features each")
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -109,17 +124,14 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 @app.command(help=__doc__)
 def main(
     compared: options.Compared = None,
-    probes: Annotated[str, typer.Option("--probe", help="linear, mlp, knn, finetune, or several with commas.")] = "linear",
-    run: Annotated[str | None, typer.Option(help="A run's name or path.", show_default="the latest")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint's directory.", show_default="the run's newest")] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="A shard set: a path, NAME for data/NAME, or a URL.", show_default="what the run was trained on"),
-    ] = None,
+    probes: options.Probes = "linear",
+    run: options.Run = None,
+    checkpoint: options.CheckpointDir = None,
+    data: options.Data = None,
     cache_dir: CacheDir = None,
     cache_gb: CacheGb = None,
-    gpus: Annotated[int | None, typer.Option(help="0 is the CPU.", show_default="one if there is one")] = None,
-    procs: Annotated[int | None, typer.Option(min=1, help="Processes on the CPU, with --gpus 0.", show_default="one")] = None,
+    gpus: options.Gpus = None,
+    procs: Procs = None,
     protocol: options.Protocol = "cached",
     views: options.ProbeViews = 0,
     fraction: options.Fraction = None,
@@ -127,56 +139,42 @@ def main(
     finetune_lr: options.FinetuneRate = finetune.RATE,
     baselines: options.Baselines = True,
     keep_features: options.KeepFeatures = False,
-    curve: Annotated[bool, typer.Option("--curve", help="Draw the training curve into the run instead.")] = False,
-    imported: Annotated[
-        Path | None, typer.Option("--import-amdim-public", help="A file of amdim-public to make a run of.")
-    ] = None,
-    out: Annotated[str | None, typer.Option(help="The run that an import makes.")] = None,
-    segments: Annotated[bool, typer.Option("--segment", help="Measure and draw the mixture's segmentation instead.")] = False,
-    last: Annotated[
-        bool, typer.Option("--last-weights", help="The last weights of a run with --ema, not their average.")
-    ] = False,
+    curve: options.Curve = False,
+    imported: options.Imported = None,
+    out: options.Out = None,
+    segments: options.Segments = False,
+    last: options.LastWeights = False,
     export: options.Export = None,
     features_out: options.FeaturesOut = None,
     compare: options.Compare = False,
     report: options.Report = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read by run_app
+    debug: Debug = False,
 ) -> None:
     console = make_console()
-    check_positive({"--cache-gb": cache_gb})
-    if out is not None and imported is None:
-        raise UsageError("--out: says where an import goes; give --import-amdim-public FILE with it")
-    if imported is not None:
+    if imported is not None or out is not None:
         import_original(imported, out, console)
         return
     if compare or compared:
         table, picture = compare_runs(options.runs_to_compare(compare, compared))
-        console.print(table)
-        console.print(f"picture: {picture}")
+        console.print(table, f"picture: {picture}", sep="\n")
         return
+    find = partial(find_set, cache_dir=cache_dir, cache_gb=cache_gb)
     if report:
-        directory = runs.run_path(run) if run is not None else latest_record()
-        find = partial(find_set, cache_dir=cache_dir, cache_gb=cache_gb)
-        written = write_report(directory, data, place(gpus).device, last, find)
+        written = write_report(recorded(run), data, place(gpus).device, last, find)
         console.print(f"report: {written}", soft_wrap=True, highlight=False)
         return
-    check_positive({"--probe-epochs": probe_epochs, "--finetune-lr": finetune_lr})
     how = parse_probes(probes), parse_protocol(protocol), views, parse_fractions(fraction)
     plan = Plan(*how, probe_epochs, finetune_lr, baselines, keep_features)
     directory = runs.evaluated(run, checkpoint)
     if curve:
         console.print(f"training curve: {draw_curve(directory)}")
         return
-    saved = runs.read(checkpoint, "--checkpoint") if checkpoint else runs.newest_checkpoint(directory)
-    mean = not last and bool(saved.trainer.get("average"))
-    saved = averaged(saved) if mean else saved
+    saved, mean = weights_of(checkpoint, directory, last)
     if export is not None or features_out is not None:
-        source = find_set(runs.data_of(saved, data), cache_dir, cache_gb) if features_out is not None else None
-        for words in use(saved, directory, source, export, features_out, mean, place(gpus)):
-            console.print(words, soft_wrap=True, highlight=False)
+        source = find(runs.data_of(saved, data)) if features_out is not None else None
+        use(saved, directory, source, export, features_out, mean, place(gpus), console)
         return
-    source, where = find_set(runs.data_of(saved, data), cache_dir, cache_gb), place(gpus, procs)
-    subject = Subject(saved, directory, source, mean)
+    subject, where = Subject(saved, directory, find(runs.data_of(saved, data)), mean), place(gpus, procs)
     if segments:
         measure_segments(subject, where, console)
         return

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
 import typer
@@ -31,7 +31,7 @@ from engine import elastic, memory, options, pairs, precision, runs, settings_fi
 from engine.beginning import announce, begin
 from engine.console import Progress, make_console, print_presets, start_table
 from engine.group import joined
-from engine.launch import let_the_first_speak, place
+from engine.launch import Place, let_the_first_speak, place
 from engine.logs import Logs
 from engine.peers import Peers
 from engine.presets import configure, default_preset, with_views
@@ -46,6 +46,7 @@ from model.collectives import rank
 from pipeline import TwoViewLoader, Views
 from pipeline.recipe_file import as_fields, choose_recipe
 from pipeline.remote import find_set
+from pipeline.shard_set import ShardSet
 
 LOG_EVERY = 20  # steps; each log step waits for the device once
 PRETRAIN_SPLITS = ("train", "unlabeled")
@@ -153,15 +154,15 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 @app.command(help=__doc__)
 def main(
     ctx: typer.Context,
-    data: Annotated[str, typer.Option(help="A shard set: a path, NAME for data/NAME, or a URL.")] = "imagenet",
-    preset: Annotated[str | None, typer.Option(help="A row of --presets; each data set has its default.")] = None,
-    gpus: Annotated[int | None, typer.Option(help="GPUs to train on; 0 is the CPU.", show_default="one if there is one")] = None,
-    procs: Annotated[int | None, typer.Option(min=1, help="Processes on the CPU, with --gpus 0.", show_default="one")] = None,
-    run: Annotated[str | None, typer.Option(help="Name of the run.", show_default="data, preset and date")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Length of the run.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Length of the run in steps, instead.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Global batch.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    data: options.Data = "imagenet",
+    preset: options.Preset = None,
+    gpus: options.Gpus = None,
+    procs: options.Procs = None,
+    run: options.Run = None,
+    epochs: options.Epochs = None,
+    steps: options.Steps = None,
+    batch: options.Batch = None,
+    lr: options.Rate = None,
     optimizer: options.Optimizer = None,
     decay_biases: options.DecayBiases = None,
     schedule: options.Schedule = None,
@@ -173,62 +174,37 @@ def main(
     mixture_alpha: options.MixtureAlpha = None,
     cache_dir: options.CacheDir = None,
     cache_gb: options.CacheGb = None,
-    recipe: Annotated[str | None, typer.Option(help="Views, not the preset's: a name or FILE.toml, docs/views.md.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of weights, order and views.")] = 0,
-    amp: Annotated[str, typer.Option(help="auto, bf16, fp16 or off.")] = "auto",
-    pixels: Annotated[str, typer.Option(help="What makes the views: dali, torch (on the CPU), or auto.")] = "auto",
-    kernel: Annotated[str, typer.Option("--adam", help="Whose fused Adam: torch or apex.")] = "torch",
-    compiled: Annotated[str, typer.Option("--compile", help="torch.compile of the encoder: auto, on or off.")] = "auto",
-    recompute: Annotated[
-        bool, typer.Option("--checkpoint-activations", help="Less memory: compute the encoder's maps twice, not keep them.")
-    ] = False,
-    resume: Annotated[str, typer.Option(help="auto, never, or a checkpoint's directory.")] = "auto",
-    init: Annotated[str | None, typer.Option(help="A run, or a checkpoint's directory, whose weights to start from.")] = None,
-    save_every: Annotated[str, typer.Option(help="Steps (500) or minutes (30m) between checkpoints.")] = "10m",
-    compress: Annotated[
-        Literal["off", "bf16"], typer.Option(help="What gradients are sent between ranks in: bf16 halves the bytes.")
-    ] = "off",
-    max_restarts: Annotated[int, typer.Option(min=0, help="Restarts after ranks were lost, from the last checkpoint.")] = 3,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for a rank that does not answer.")] = 600,
-    keep: Annotated[int, typer.Option(min=1, help="Checkpoints that are kept: the last ones.")] = 2,
-    config: Annotated[  # noqa: ARG001 - its callback has read it
-        Path | None,
-        typer.Option(callback=settings_file.use, is_eager=True, help="Settings: a TOML file, or the config.json of a run."),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Take two steps, say what the run would cost, and exit.")] = False,
-    presets: Annotated[bool, typer.Option("--presets", help="Print the presets and exit.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read by run_app
+    recipe: options.Recipe = None,
+    seed: options.Seed = 0,
+    amp: options.Amp = "auto",
+    pixels: options.Pixels = "auto",
+    kernel: options.Kernel = "torch",
+    compiled: options.Compiled = "auto",
+    recompute: options.Recompute = False,
+    resume: options.Resume = "auto",
+    init: options.Init = None,
+    save_every: options.SaveEvery = "10m",
+    compress: options.Compress = "off",
+    max_restarts: options.MaxRestarts = 3,
+    timeout: options.Timeout = 600,
+    keep: options.Keep = 2,
+    config: options.File = None,
+    dry_run: options.DryRun = False,
+    presets: options.Presets = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
 ) -> None:
     if presets:
         print_presets(make_console())
         return
-    steps = settings_file.length(ctx, steps, epochs)
-    positive = {"--batch-size": batch_size, "--epochs": epochs, "--lr": lr, "--steps": steps, "--grad-clip": grad_clip}
-    options.check_positive(positive | {"--mixture-alpha": mixture_alpha, "--cache-gb": cache_gb})
     due, where, shards = SaveTimer(save_every), place(gpus, procs), find_set(runs.data_path(data), cache_dir, cache_gb)
-    manifest = shards.manifest
-    name = preset or default_preset(manifest.name, where.device.type == "cuda")
-    splits = [split for split in PRETRAIN_SPLITS if split in manifest.splits]
-    samples = sum(manifest.splits[split].samples for split in splits)
-    changes: dict[str, Any] = {"batch": batch_size, "epochs": epochs, "lr": lr, "mixture": mixture}
-    changes |= {"mixture_mode": mixture_mode, "mixture_alpha": mixture_alpha, "optimizer": optimizer, "ema": ema}
-    changes |= {"decay_biases": decay_biases, "schedule": schedule, "warmup": warmup, "grad_clip": grad_clip}
-    settings = configure(name, samples, changes, ctx.obj)
-    size = (ctx.obj or {}).get("encoder", {}).get("size")
-    seen, views = choose_recipe(recipe, ctx.meta.get("views"), settings.recipe)
-    settings, own = with_views(settings, seen, views.size, size), (where.rank, where.world, where.device)
-    loader = TwoViewLoader(shards, splits, views, settings.batch, *own, seed, where.threads, pixels)
-    total = steps or max(1, round(settings.epochs * len(loader)))
-    how = (amp, save_every, init, pixels, keep, as_fields(views), kernel, compiled, compress)
-    fields = Config(str(shards), name, settings, total, seed, *how)
+    fields, loader = prepare(ctx, where, shards)
     directory = runs.run_path(run) if run is not None else runs.default_run(shards.name, fields)
     if not where.started:
         named = [] if run is not None else ["--run", str(directory)]
         raise typer.Exit(elastic.run_ranks(where.world, [*sys.argv, *named], max_restarts))
     console = make_console(quiet or where.rank > 0)
-    half = precision.choose(amp, where.device).dtype is not None
-    advice = memory.advice(settings.batch, where.world, recompute, half)
+    advice = memory.advice(fields.settings.batch, where.world, recompute, precision.choose(amp, where.device).dtype is not None)
     with joined(where, timeout) as peers, memory.explained(advice), shards:
         trainer = Trainer(fields, loader, where, recompute)
         act = rehearse if dry_run else partial(train, due=due, peers=peers)
@@ -236,6 +212,27 @@ def main(
     if where.rank == 0:
         elastic.report(code)
     raise typer.Exit(code)
+
+
+def prepare(ctx: typer.Context, where: Place, shards: ShardSet) -> tuple[Config, TwoViewLoader]:
+    """The run that the options ask for, and its loader.
+
+    Raises:
+        UsageError: options, or settings of a file, that no run can have; names them.
+    """
+    asked, file = ctx.params, ctx.obj or {}
+    steps, manifest = settings_file.length(ctx, asked["steps"], asked["epochs"]), shards.manifest
+    preset = asked["preset"] or default_preset(manifest.name, where.device.type == "cuda")
+    splits = [split for split in PRETRAIN_SPLITS if split in manifest.splits]
+    samples = sum(manifest.splits[split].samples for split in splits)
+    settings = configure(preset, samples, {name: asked[name] for name in options.OF_PRESET}, file)
+    seen, views = choose_recipe(asked["recipe"], ctx.meta.get("views"), settings.recipe)
+    settings = with_views(settings, seen, views.size, file.get("encoder", {}).get("size"))
+    own = (where.rank, where.world, where.device, asked["seed"], where.threads, asked["pixels"])
+    loader = TwoViewLoader(shards, splits, views, settings.batch, *own)
+    length = steps or max(1, round(settings.epochs * len(loader)))
+    given = {name: asked[name] for name in options.OF_RUN}
+    return Config(str(shards), preset, settings, length, views=as_fields(views), **given), loader
 
 
 def rehearse(trainer: Trainer, run: Path, resume: str, console: Console) -> int:

@@ -73,7 +73,9 @@ def main(
 ) -> None:
     if not (data / "dataset.json").exists():
         call("-m", "shards", "build", "shapes", "--out", str(data))
-    print(f"{describe()}\n{data}, preset demo, seed {seed}; iou_best, iou_fixed and ari on training masks, then on validation masks")
+    print(
+        f"{describe()}\n{data}, preset demo, seed {seed}; iou_best, iou_fixed and ari on training masks, then on validation masks"
+    )
     given = {"--steps": steps, "--recipe": recipe, "--seed": seed}
     more = [word for name, value in given.items() if value is not None for word in (name, str(value))]
     for setting in settings or SETTINGS:

@@ -8,8 +8,22 @@ from typing import Annotated
 import typer
 
 from engine import runs
+from engine.options import positive
 from errors import UsageError
 
+Probes = Annotated[str, typer.Option("--probe", help="linear, mlp, knn, finetune, or several with commas.")]
+Run = Annotated[str | None, typer.Option(help="A run's name or path.", show_default="the latest")]
+CheckpointDir = Annotated[Path | None, typer.Option(help="A checkpoint's directory.", show_default="the run's newest")]
+Data = Annotated[
+    str | None,
+    typer.Option(help="A shard set: a path, NAME for data/NAME, or a URL.", show_default="what the run was trained on"),
+]
+Gpus = Annotated[int | None, typer.Option(help="0 is the CPU.", show_default="one if there is one")]
+Curve = Annotated[bool, typer.Option("--curve", help="Draw the training curve into the run instead.")]
+Imported = Annotated[Path | None, typer.Option("--import-amdim-public", help="A file of amdim-public to make a run of.")]
+Out = Annotated[str | None, typer.Option(help="The run that an import makes.")]
+Segments = Annotated[bool, typer.Option("--segment", help="Measure and draw the mixture's segmentation instead.")]
+LastWeights = Annotated[bool, typer.Option("--last-weights", help="The last weights of a run with --ema, not their average.")]
 Compared = Annotated[list[str] | None, typer.Argument(help="Runs to compare, with --compare.", show_default=False)]
 Compare = Annotated[bool, typer.Option("--compare", help="Print a table of the runs that follow, and draw compare.png.")]
 Export = Annotated[
@@ -21,11 +35,12 @@ FeaturesOut = Annotated[
 Protocol = Annotated[str, typer.Option(help="cached features, or the paper's: new views in every epoch; docs/probes.md.")]
 ProbeViews = Annotated[int, typer.Option("--views", min=0, help="Augmented views of each training image beside its centre.")]
 Fraction = Annotated[str | None, typer.Option(help="Also with few labels: parts of them, as in 0.01,0.1.")]
-ProbeEpochs = Annotated[float | None, typer.Option(help="Length of a probe's training.", show_default="the probe's")]
-FinetuneRate = Annotated[float, typer.Option("--finetune-lr", help="Of the encoder.")]
+ProbeEpochs = Annotated[
+    float | None, typer.Option(callback=positive, help="Length of a probe's training.", show_default="the probe's")
+]
+FinetuneRate = Annotated[float, typer.Option("--finetune-lr", callback=positive, help="Of the encoder.")]
 Baselines = Annotated[bool, typer.Option(help="Random initialisation and raw pixels beside it.")]
 KeepFeatures = Annotated[bool, typer.Option("--keep-features", help="For the next time, in the run's features/.")]
-
 Report = Annotated[bool, typer.Option("--report", help="Write report.html into the run: all there is to see of it, in one page.")]
 
 

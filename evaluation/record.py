@@ -49,12 +49,14 @@ def read_record(run: Path) -> Record:
     return Record(run.name, config, read_rows(run), read_results(run), trained)
 
 
-def latest_record() -> Path:
-    """The run that was begun or went on last, with or without a checkpoint.
+def recorded(name: str | None) -> Path:
+    """The named run, or else the one that was begun or went on last, with or without a checkpoint.
 
     Raises:
         UsageError: there is none.
     """
+    if name is not None:
+        return runs.run_path(name)
     found = [path for pattern in ("config.json", FILE) for path in runs.RUNS.glob(f"*/{pattern}")]
     if not found:
         raise UsageError(f"{runs.RUNS}/: holds no run yet; train one with `python train.py`")
