@@ -74,7 +74,7 @@ def difference(found: list[Any], expected: list[Any]) -> float:
 
 
 def encoder() -> str:
-    """Encoder on the GPU equals the CPU's in float32."""
+    """Encoder on the GPU equals the CPU's in float32, with gradients, whose plain operations are not the CPU's products."""
     need_gpu()
     import torch
 
@@ -83,13 +83,20 @@ def encoder() -> str:
     torch.manual_seed(0)
     torch.backends.cudnn.allow_tf32 = False
     network: Any = Encoder(EncoderConfig(64, 16, 128, 2))
+    for weight in network.parameters():  # the units' second convolutions start at zero, which would hide the first ones
+        torch.nn.init.normal_(weight, 1.0 if weight.dim() == 1 else 0.0, 0.1)
     x = torch.randn(8, 3, 64, 64)
-    expected = network(x)
-    network = network.to("cuda").to(memory_format=torch.channels_last)
-    found = network(x.to("cuda", memory_format=torch.channels_last))
-    worst = max((a.cpu() - b).abs().max().item() for a, b in zip(found, expected, strict=True))
-    assert worst < 1e-3, f"features differ by {worst:.1e}"
-    return f"features differ by at most {worst:.1e}"
+    weights = [torch.randn(shape) for shape in ((8, 128, 1, 1), (8, 128, 5, 5), (8, 128, 7, 7))]
+
+    def see(where: str) -> list[torch.Tensor]:
+        moved = network.to(where).to(memory_format=torch.channels_last)
+        features = list(moved(x.to(where, memory_format=torch.channels_last)))
+        total = sum((y * w.to(where)).sum() for y, w in zip(features, weights, strict=True))
+        return [each.detach().cpu() for each in (*features, *torch.autograd.grad(total, list(moved.parameters())))]
+
+    worst = difference(see("cuda"), see("cpu"))
+    assert worst < 1e-3, f"features or gradients differ by {worst:.1e} of the largest"
+    return f"features and gradients differ by at most {worst:.1e} of the largest"
 
 
 def training() -> str:

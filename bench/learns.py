@@ -20,7 +20,7 @@ from bench.machine import describe
 from engine.presets import default_preset
 from errors import UserError, run_app
 
-PROBES = ("linear", "knn")
+PROBES = ("linear", "mlp", "knn")
 
 
 def call(*arguments: str) -> float:

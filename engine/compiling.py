@@ -10,6 +10,7 @@ import torch
 from torch.utils._triton import has_triton
 
 from errors import UsageError
+from model.partition import c_compiler
 
 
 class Compiling(NamedTuple):
@@ -53,5 +54,7 @@ def choose(asked: str, device: torch.device, recompute: bool = False) -> Compili
 def missing(device: torch.device) -> str | None:
     """What the compiler would need here and does not find."""
     if device.type == "cuda":
-        return None if has_triton() else "Triton that works with this GPU"
+        if not has_triton():
+            return "Triton that works with this GPU"
+        return None if c_compiler() else "C compiler (gcc or clang), which Triton's first launch wants"
     return None if shutil.which(os.environ.get("CXX", "g++")) else "C++ compiler (g++)"

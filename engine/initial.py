@@ -13,6 +13,7 @@ from engine.checkpoint import Checkpoint
 from errors import UsageError, UserError, warn
 from model import AMDIM
 from model.collectives import rank
+from model.partition import MAX_CLIP
 
 
 def start_from(model: AMDIM, init: str) -> Path:
@@ -37,9 +38,8 @@ def start_from(model: AMDIM, init: str) -> Path:
     model.load_state_dict(own | fitting)
     theirs = saved.config["settings"].get("clip")
     if theirs not in (None, model.clip) and rank() == 0:
-        warn(
-            f"{saved.path}: was trained with scores clipped at {theirs:g}, here {model.clip:g}; `clip` in a --config file sets it"
-        )
+        limit = "`clip` in a --config file sets it" if theirs <= MAX_CLIP else f"more than {MAX_CLIP:g} cannot be had here"
+        warn(f"{saved.path}: was trained with scores clipped at {theirs:g}, here {model.clip:g}; {limit}")
     return saved.path
 
 

@@ -15,12 +15,14 @@ from typing import Any, Literal
 from errors import UsageError
 from model.encoder import EncoderConfig
 from model.mixture import ALPHA
+from model.partition import MAX_CLIP
 
 LIMITS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("batch",), lambda value: value >= 2, "at least 2"),
-    (("lr", "clip"), lambda value: 0 < value < math.inf, "positive and finite"),
+    (("lr", "mixture_alpha"), lambda value: 0 < value < math.inf, "positive and finite"),
+    (("clip",), lambda value: 0 < value <= MAX_CLIP, f"positive and at most {MAX_CLIP:g}"),
     (
-        ("epochs", "warmup", "weight_decay", "grad_clip", "mixture", "mixture_alpha"),
+        ("epochs", "warmup", "weight_decay", "grad_clip", "mixture"),
         lambda value: 0 <= value < math.inf,
         "zero or more",
     ),

@@ -21,10 +21,11 @@ from model.probe import LinearProbe, MLPProbe
 from model.torch_file import read
 
 Kind = tuple[Callable[[Any], bool], str]
+MOST = 100_000  # of anything that is counted; more is damage, and would take the memory of shapes alone
 NAMED = 3  # how many keys an error names before it only counts them
 
 # What each hyperparameter must be.
-COUNT: Kind = (lambda value: type(value) is int and value > 0, "a positive whole number")
+COUNT: Kind = (lambda value: type(value) is int and 0 < value <= MOST, f"a whole number from 1 to {MOST:,}")
 NUMBER: Kind = (lambda value: type(value) in (int, float) and 0 < value < math.inf, "a positive number")
 SWITCH: Kind = (lambda value: type(value) in (bool, int) and value in (0, 1), "true or false")
 SIZES = dict.fromkeys(("ndf", "n_classes", "n_rkhs", "n_depth", "encoder_size"), COUNT)
@@ -119,9 +120,20 @@ def cursor(saved: dict[str, Any]) -> tuple[int, int]:
 def tensors(model: dict[Any, Any]) -> dict[str, Tensor]:
     """The state dict without DataParallel's ``module``, wherever it wrapped."""
     for name, tensor in model.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor) or tensor.layout is not torch.strided:
-            raise ValueError(f"holds a damaged model: {name!r:.80} is no tensor")
-    return {".".join(part for part in name.split(".") if part != "module"): tensor for name, tensor in model.items()}
+        if not isinstance(name, str) or not isinstance(tensor, Tensor) or not plain(tensor):
+            raise ValueError(f"holds a damaged model: {name!r:.80} is no tensor of real numbers")
+    found: dict[str, Tensor] = {}
+    for name, tensor in model.items():
+        path = ".".join(part for part in name.split(".") if part != "module")
+        if path in found:
+            raise ValueError(f"holds a damaged model: {path:.80} is there twice, with and without DataParallel's 'module'")
+        found[path] = tensor
+    return found
+
+
+def plain(tensor: Tensor) -> bool:
+    """Whether it is as the original's are: values in memory, one for each index, and no complex or quantised ones."""
+    return tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized and not tensor.is_complex()
 
 
 def renamed(modules: nn.ModuleDict, paths: dict[str, str], found: dict[str, Tensor]) -> dict[str, Tensor]:

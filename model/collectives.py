@@ -36,11 +36,14 @@ class Gathering:
     def __init__(self, tensor: Tensor) -> None:
         self._work: Any = None
         self._own: Tensor | None = None
-        self._tensor = _Start.apply(tensor, self) if world() > 1 else tensor
+        self._tensor: Tensor | None = _Start.apply(tensor, self) if world() > 1 else tensor
 
     def wait(self) -> Tensor:
-        """All ranks' tensors in their order: (N, ...)."""
-        gathered: Tensor = _Wait.apply(self._tensor, self) if world() > 1 else self._tensor
+        """All ranks' tensors in their order: (N, ...). Once: a tensor kept here would be a cycle through its own graph."""
+        tensor, self._tensor = self._tensor, None
+        if tensor is None:
+            raise RuntimeError("these tensors were waited for already")
+        gathered: Tensor = _Wait.apply(tensor, self) if world() > 1 else tensor
         return gathered
 
 
@@ -65,8 +68,10 @@ class _Start(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, None]:
-        ctx.gathering._work.wait()
-        return ctx.gathering._own, None
+        gathering = ctx.gathering
+        gathering._work.wait()
+        own, gathering._own, gathering._work = gathering._own, None, None
+        return own, None
 
 
 class _Wait(torch.autograd.Function):

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import os
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +60,26 @@ def from_checkpoint(directory: Path, last_weights: bool) -> tuple[dict[str, Any]
         raise ValueError(f"{directory}: is no checkpoint; give a directory like runs/NAME/checkpoints/step-500")
     weights = read_weights(directory / "model.safetensors")
     if not last_weights:
-        trainer = torch.load(directory / "trainer.pt", map_location="cpu", weights_only=True, mmap=True)
-        weights |= trainer.get("average", {})
+        weights |= average(directory / "trainer.pt")
     own = {name.removeprefix(PREFIX): tensor for name, tensor in weights.items() if name.startswith(PREFIX)}
-    return fields(directory / "config.json", "settings")["encoder"], own
+    return fields(directory / "config.json", "settings", "encoder"), own
 
 
-def fields(file: Path, name: str) -> dict[str, Any]:
+def average(file: Path) -> dict[str, Tensor]:
+    """The moving average of a checkpoint's weights, if it has one."""
     try:
-        found = json.loads(file.read_text())[name]
+        return dict(torch.load(file, map_location="cpu", weights_only=True, mmap=True).get("average", {}))
+    except OSError:
+        raise
+    except Exception as error:  # damaged bytes make the unpickler fail in any way
+        raise ValueError(f"{file}: cannot be read ({first_line(error)})") from error
+
+
+def fields(file: Path, *names: str) -> dict[str, Any]:
+    try:
+        return dict(reduce(getitem, names, json.loads(file.read_text())))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file}: does not describe an encoder") from error
-    return dict(found)
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:

@@ -5,8 +5,8 @@ the largest score that the soft clip s = c tanh(x / c) allows: with q = sigmoid(
 
     u = s - c = -2c q        du/dx = 4 q (1 - q)
 
-which neither cancels nor needs a running maximum. Scores and sums are float32 (float64 for float64 inputs). The two products of
-the backward pass are in the inputs' own type, as autocast's would be.
+which loses no digits where s comes near c, and needs no running maximum. Scores and sums are float32 (float64 for float64
+inputs). The two products of the backward pass are in the inputs' own type, as autocast's would be.
 
 Shape letters: M sources, B images, L locations, R embedding width.
 """
@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
+import shutil
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -68,7 +70,14 @@ def chosen(device: torch.device) -> tuple[str, str]:
         return "torch", "triton is not installed"
     if torch.cuda.get_device_capability(device) < OLDEST:
         return "torch", "Triton's kernels were made for compute capability 8.0 and later"
+    if not c_compiler():
+        return "torch", "Triton's first launch wants a C compiler, and there is none (gcc or clang, or CC)"
     return "triton", "score tile and epilogue in one kernel"
+
+
+def c_compiler() -> str | None:
+    """What Triton builds its launchers with, as it looks for it; without one, its first launch is an error."""
+    return os.environ.get("CC") or shutil.which("clang") or shutil.which("gcc")
 
 
 def _form(implementation: str, device: torch.device, dtype: torch.dtype) -> ModuleType:

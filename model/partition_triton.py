@@ -50,7 +50,9 @@ GROUP = 8  # row tiles that walk along the columns together, so that both operan
 
 
 def images_a_tile(M: int, L: int) -> int:
-    """How many images a call of ``score_gradients`` should take; a multiple of 16 where possible, to keep rows aligned."""
+    """How many images a call of ``score_gradients`` should take; a multiple of 16 where possible, which keeps the rows of all
+    workspaces but the last aligned.
+    """
     images = max(1, WORKSPACE // max(1, M * L))
     return images - images % 16 if images > 16 else images
 

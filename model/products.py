@@ -166,7 +166,9 @@ def add_pool_gradient(d_x: Tensor, d_short: Tensor, k: int, s: int) -> None:
 
     The pixels of an s x s block are in the same m x m windows, so that the blocks' gradients are an average pool again.
     """
-    m = k // s
+    m, left = divmod(k, s)
+    if left:
+        raise ValueError(f"windows of {k} pixels every {s}: no whole number of steps")
     blocks = F.avg_pool2d(F.pad(d_short, [m - 1] * 4), m, 1, divisor_override=k * k)
     h, w = blocks.shape[2:]
     pixels = d_x[:, :, : h * s, : w * s].unflatten(3, (w, s)).unflatten(2, (h, s))

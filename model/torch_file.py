@@ -55,7 +55,7 @@ def is_archive(file: BinaryIO) -> bool:
 def check_archive(file: BinaryIO) -> None:
     try:
         names = zipfile.ZipFile(file).namelist()
-    except zipfile.BadZipFile as error:  # its table of contents stands at the end
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:  # its table of contents stands at the end
         raise ValueError("is truncated or damaged: a zip archive without a readable table of contents at its end") from error
     kinds = {name.rpartition("/")[2] for name in names}
     if "data.pkl" not in kinds or "constants.pkl" in kinds:  # the latter is TorchScript's

@@ -1,5 +1,7 @@
 """When torch.compile takes the encoder."""
 
+import importlib
+
 import pytest
 import torch
 
@@ -15,6 +17,19 @@ def test_auto_compiles_for_gpus_that_can(monkeypatch, device, triton, on):
     chosen = compiling.choose("auto", device)
     assert chosen.on is on
     assert ("Triton" in chosen.reason) == (device is CUDA and not triton)
+
+
+def test_triton_without_a_compiler_of_c_does_not_launch(monkeypatch):
+    monkeypatch.setattr(compiling, "has_triton", lambda: True)
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", "")
+    chosen = compiling.choose("auto", CUDA)
+    assert not chosen.on
+    assert "C compiler" in chosen.reason
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    form, reason = importlib.import_module("model.partition").chosen(CUDA)
+    assert form == "torch"
+    assert "C compiler" in reason
 
 
 def test_a_request_is_taken_at_its_word(monkeypatch):

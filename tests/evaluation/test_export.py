@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from engine import checkpoint
 from engine.checkpoint import Checkpoint
 from engine.presets import PRESETS
 from engine.runs import Config
@@ -139,6 +140,22 @@ def test_load_encoder_says_what_is_wrong(saved, tmp_path):
     (tmp_path / "encoder.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="no whole safetensors file"):
         load_encoder(tmp_path / "encoder.safetensors")
+
+
+def test_load_encoder_names_the_damaged_part_of_a_checkpoint(saved, tmp_path):
+    directory = tmp_path / "step-7"
+    directory.mkdir()
+    checkpoint.write(directory, saved.weights, saved.trainer, saved.config)
+    config, trainer = directory / "config.json", directory / "trainer.pt"
+    whole = config.read_text()
+    config.write_text(json.dumps({"settings": {}}))
+    with pytest.raises(ValueError, match=r"config\.json: does not describe an encoder"):
+        load_encoder(directory)
+    config.write_text(whole)
+    load_encoder(directory)
+    trainer.write_bytes(trainer.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"trainer\.pt: cannot be read"):
+        load_encoder(directory)
 
 
 def test_numbers_are_finite(encoder, images):

@@ -44,10 +44,13 @@ def images(*shape, dtype=torch.float64):
     return torch.randn(shape, generator=generator, dtype=dtype).to(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("served", [True, False], ids=["products", "plain"])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("use_bn", [False, True])
 @pytest.mark.parametrize("size", [32, 64, 128])
-def test_the_encoder_is_the_originals(size, use_bn, training):
+def test_the_encoder_is_the_originals(monkeypatch, size, use_bn, training, served):
+    """By matrix products, as on a CPU, and by the plain operations that GPUs get."""
+    monkeypatch.setattr(products, "serve", lambda _: served)
     fast, original = twins(lambda: Encoder(EncoderConfig(size, 3, 30, 2, use_bn)).double().train(training))
     x = images(4, 3, size, size)
     found, expected = results(fast, x), results(original, x)
