@@ -32,7 +32,7 @@ from engine.beginning import announce, begin
 from engine.console import Progress, make_console, print_presets, start_table
 from engine.group import joined
 from engine.launch import Place, let_the_first_speak, place
-from engine.logs import Logs
+from engine.logs import FILE, Logs
 from engine.peers import Peers
 from engine.presets import configure, default_preset, with_views
 from engine.remains import inhabited
@@ -132,13 +132,14 @@ def report_save(writer: Writer, progress: Progress) -> None:
         progress.say(str(written))
 
 
-def save(trainer: Trainer, write: Callable[[int, dict[str, Tensor], dict[str, Any]], None], logs: Logs | None) -> None:
+def save(trainer: Trainer, write: Callable[[int, dict[str, Tensor], dict[str, Any], float], None], logs: Logs | None) -> None:
+    began = time.perf_counter()
     trainer.watch.check(wait=True)
     if logs:
         logs.flush()
     weights, state = trainer.model.state_dict(), trainer.state_dict()  # every rank's
     if rank() == 0:
-        write(trainer.step, weights, state)
+        write(trainer.step, weights, state, began)
 
 
 def announce_plan(trainer: Trainer, run: Path, console: Console) -> None:
@@ -221,7 +222,7 @@ def prepare(ctx: typer.Context, where: Place, shards: ShardSet) -> tuple[Config,
         UsageError: options, or settings of a file, that no run can have; names them.
     """
     asked, file = ctx.params, ctx.obj or {}
-    steps, manifest = settings_file.length(ctx, asked["steps"], asked["epochs"]), shards.manifest
+    steps, manifest = settings_file.length(ctx), shards.manifest
     preset = asked["preset"] or default_preset(manifest.name, where.device.type == "cuda")
     splits = [split for split in PRETRAIN_SPLITS if split in manifest.splits]
     samples = sum(manifest.splits[split].samples for split in splits)
@@ -241,13 +242,14 @@ def rehearse(trainer: Trainer, run: Path, resume: str, console: Console) -> int:
     trainer.join()
     announce_plan(trainer, run, console)
     trainer.model.train()
-    batches = stream(trainer.loader)
+    left, batches = trainer.config.steps - trainer.step, stream(trainer.loader)
     for _ in range(2):
         trainer.meter.start()
         advance(trainer, batches)
         row = trainer.meter.read(trainer.loader.batch)
         trainer.watch.check(wait=True)
-    console.print(summary.rehearsed(row, trainer.config, memory.peak(trainer.device)), soft_wrap=True, highlight=False)
+    words = summary.rehearsed(row, trainer.config, left, memory.peak(trainer.device))
+    console.print(words, soft_wrap=True, highlight=False)
     return 0
 
 
@@ -258,11 +260,11 @@ def train(trainer: Trainer, run: Path, resume: str, due: SaveTimer, peers: Peers
         console.print(f"{run} is finished: {trainer.step:,} steps. {next_command(trainer, run)}")
         return 0
     stop = peers.stop = Stop(speaks=peers.world == 1)
-    with inhabited(run, trainer.config.as_dict(), trainer.step) if peers.rank == 0 else nullcontext():
+    with inhabited(run, trainer.config.as_dict(), trainer.step, begun.there) if peers.rank == 0 else nullcontext():
         trainer.join()
         announce_plan(trainer, run, console)
         announce(begun, trainer, console)
-        writer = Writer(run / "checkpoints", trainer.config.as_dict(), trainer.config.keep, begun.saved)
+        writer = Writer(run / "checkpoints", trainer.config.as_dict(), trainer.config.keep, begun.saved, run / FILE)
         with writer, Progress(trainer.config.steps, console) as progress:
             code = fit(trainer, run, progress, stop, due, peers, writer)
     if not code or trainer.step == trainer.config.steps:

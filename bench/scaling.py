@@ -131,12 +131,15 @@ class Machine(NamedTuple):
     nodes: int
     peak: float  # dense bfloat16 operations
     inside: float  # bytes to the other GPUs of the node, of NVLink's rate one way
-    between: float  # bytes to other nodes, of the GPU's own network card
+    between: float  # bytes to other nodes, of the GPU's own network card: eight cards a node, each with a ring of its own
     cores: int  # a GPU
 
-    @property
-    def link(self) -> float:
-        return self.between if self.nodes > 1 else self.inside
+    def seconds(self, sent: float) -> float:
+        """For a GPU to send so many bytes along a ring through all. Of a node's eight hops one leaves it, by another card in each
+        of eight rings: a card carries an eighth of what a GPU sends.
+        """
+        leaves = sent / 8 / self.between if self.nodes > 1 else 0.0
+        return max(sent / self.inside, leaves) / LINK_SHARE
 
 
 A100, H100 = (312e12, 300e9, 25e9, 16), (989e12, 450e9, 50e9, 14)
@@ -167,8 +170,8 @@ def predicted(preset: Preset, machine: Machine, loader: float) -> tuple[float, f
     sent = wire(preset, W, PER_RANK)
     compute = operations(preset, PER_RANK, W * PER_RANK) / (machine.peak * UTILISATION)
     alone = operations(preset, PER_RANK, PER_RANK) / (machine.peak * UTILISATION)
-    gradients = sent.gradients / (machine.link * LINK_SHARE)
-    waits = sent.waits * LATENCY[machine.nodes > 1] + (sent.objective + sent.statistics) / (machine.link * LINK_SHARE)
+    gradients = machine.seconds(sent.gradients)
+    waits = sent.waits * LATENCY[machine.nodes > 1] + machine.seconds(sent.objective + sent.statistics)
     busy = max(compute, compute / 3 + gradients) + waits
     loading = PER_RANK / max(GPU_DECODER, loader * machine.cores)
     step = max(busy, loading)

@@ -9,9 +9,10 @@ from rich.console import Console
 
 from engine import checkpoint, elastic, runs
 from engine.initial import start_from
-from engine.parallel import from_first
+from engine.parallel import from_all, from_first
 from engine.runs import Config
 from engine.trainer import Trainer
+from errors import warn
 from model.collectives import rank
 
 
@@ -19,10 +20,12 @@ class Begun(NamedTuple):
     """Paths, and no tensors, which would stay in memory beside the model: a run that fitted must fit when it goes on.
 
     Attributes:
+        there: the checkpoints that the run had, newest first.
         saved: the checkpoint that is continued, or None; ``machine`` is what made it.
         source: where weights came from that are no checkpoint of this run, or None.
     """
 
+    there: list[Path]
     saved: Path | None
     machine: dict[str, str]
     source: Path | None
@@ -35,17 +38,19 @@ def begin(trainer: Trainer, run: Path, resume: str) -> Begun:
         UsageError: what was asked for is not there, or of another configuration; names the fields.
         UserError: it cannot be read.
     """
+    there = checkpoint.steps(run / "checkpoints")
     saved = find_start(run, trainer.config, resume)
     if saved:
         trainer.load(saved)
-        return Begun(saved.path, saved.trainer["machine"], None)
+        return Begun(there, saved.path, saved.trainer["machine"], None)
     init = trainer.config.init
-    return Begun(None, {}, None if init is None else start_from(trainer.model, init))
+    return Begun(there, None, {}, None if init is None else start_from(trainer.model, init))
 
 
 def find_start(run: Path, config: Config, resume: str) -> checkpoint.Checkpoint | None:
     """The checkpoint to continue from: rank 0 looks for it, and all ranks read the one that it found."""
-    if elastic.restarted() and checkpoint.steps(run / "checkpoints"):  # what this command began goes on, wherever it had begun
+    # What this command began goes on, wherever it had begun. Of several machines, one alone may know that ranks were lost.
+    if any(from_all(elastic.restarted())) and checkpoint.steps(run / "checkpoints"):
         resume = "auto"
     saved = runs.find_start(run, config, resume) if rank() == 0 else None
     path = from_first(saved and str(saved.path))
@@ -53,11 +58,11 @@ def find_start(run: Path, config: Config, resume: str) -> checkpoint.Checkpoint 
 
 
 def announce(begun: Begun, trainer: Trainer, console: Console) -> None:
-    """Says what is continued, and what will make its numbers differ in their last bits."""
+    """Says what is continued, and warns of what will make its numbers differ in their last bits."""
     if begun.source:
         console.print(f"starting from the weights of {begun.source}")
-    if begun.saved:
+    if begun.saved and rank() == 0:
         console.print(f"continuing {begun.saved}")
         for name, now in trainer.machine.items():
             if (before := begun.machine.get(name)) != now:
-                console.print(f"warning: {name} was {before} and is {now}: numbers will not be the same to the last bit")
+                warn(f"{name} was {before} and is {now}: numbers will not be the same to the last bit")

@@ -45,7 +45,11 @@ class Progress:
         self.steps, self.console = steps, console
         self.started, self.first = time.monotonic(), 0
         self.shown = False
-        self.live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
+        # Warnings come out above the panel; but not those that go to a file, nor out of a console that says nothing.
+        both = sys.stderr.isatty()
+        self.live = None
+        if console.is_terminal and not console.quiet:
+            self.live = Live(console=console, refresh_per_second=4, redirect_stderr=both)
 
     def __enter__(self) -> Progress:
         if self.live:

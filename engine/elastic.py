@@ -53,7 +53,7 @@ def run_ranks(ranks: int, arguments: list[str], max_restarts: int, then: str = G
     for restart in range(max_restarts + 1):
         try:
             code, lost = run_once(ranks, arguments, saves)
-        except SignalException:  # between two starts, or nothing was to be saved
+        except SignalException:  # nothing was to be saved
             return 128 + (signals.first or signal.SIGTERM)
         if lost is None:
             return code
@@ -68,7 +68,7 @@ def run_once(ranks: int, arguments: list[str], saves: bool) -> tuple[int, str | 
     """An exit code, or what became of the rank that was lost.
 
     Raises:
-        SignalException: this process was told to end, and its ranks had nothing to save.
+        SignalException: this process was told to end, and its ranks had nothing to save or to say.
     """
     with TemporaryDirectory(prefix="ranks-") as directory:
         outcome = Path(directory, "outcome")
@@ -91,9 +91,9 @@ def run_once(ranks: int, arguments: list[str], saves: bool) -> tuple[int, str | 
         except ChildFailedError as error:
             return verdict({rank: failure.exitcode for rank, failure in error.failures.items()})
         except SignalException:  # the agent has waited for the ranks, and does not tell how they ended
-            if not saves:
+            if not (saves and outcome.exists()):  # or the ranks had not begun, or not begun again
                 raise
-            return int(outcome.read_text()) if outcome.exists() else 1, None
+            return int(outcome.read_text()), None
     return 0, None
 
 
@@ -108,7 +108,7 @@ def restarted() -> bool:
 
 
 def report(code: int) -> None:
-    """Tells the launcher how rank 0 ended: a signal must not hide that a last save failed, or that all was done."""
+    """Tells the launcher how rank 0 ended, or what a rank failed with: a signal must not hide that, or that all was done."""
     if launched():
         Path(os.environ[OUTCOME]).write_text(str(code))
 

@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 import traceback
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,11 +16,13 @@ from typing import Any, NoReturn
 import torch
 import torch.distributed as dist
 
-from engine import slurm
-from engine.elastic import LOST
+from engine import elastic, slurm
+from engine.elastic import LOST, STOP_SECONDS
 from engine.launch import Place
 from engine.peers import Peers
 from errors import UserError, explain, program
+
+ADVICE = "see that every machine runs the same command (under SLURM: srun), or give a longer --timeout"
 
 
 @contextmanager
@@ -39,12 +42,15 @@ def joined(where: Place, timeout: float) -> Iterator[Peers]:
         yield Peers()
         return
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", where.threads)))
-    store = connect(where, timeout)
+    common = connect(where, timeout)
+    name = name_of_start(where, common, timeout)
+    store = dist.PrefixStore(f"start/{name}", common)
     peers = Peers(where.rank, where.world, store.clone(), timeout)  # type: ignore[attr-defined]
     try:
-        meet(where, store, timeout)
+        meet(where, name, common, store, timeout)
         start(where, dist.PrefixStore("group", store), timeout)
         yield peers
+        peers.rest()
         part(where, store)
     except BaseException as error:
         end(peers, error)
@@ -61,14 +67,12 @@ def connect(where: Place, timeout: float) -> dist.Store:
     if not serves:
         reach(where.rank, address, port, timeout)
     try:
-        store = dist.TCPStore(address, port, where.world, serves, timedelta(seconds=timeout), wait_for_workers=False)
+        return dist.TCPStore(address, port, where.world, serves, timedelta(seconds=timeout), wait_for_workers=False)
     except dist.DistError as error:
         first = str(error).splitlines()[0]
         raise UserError(
             f"rank {where.rank} cannot meet the others at {address}:{port} ({first}); try another MASTER_PORT"
         ) from error
-    # An agent may keep its store over restarts.
-    return dist.PrefixStore(f"start/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def reach(rank: int, address: str, port: int, timeout: float) -> None:
@@ -88,7 +92,29 @@ def reach(rank: int, address: str, port: int, timeout: float) -> None:
             time.sleep(0.2)
 
 
-def meet(where: Place, store: dist.Store, timeout: float) -> None:
+def name_of_start(where: Place, common: dist.Store, timeout: float) -> str:
+    """What rank 0 calls this start of the ranks.
+
+    An agent may keep its store over restarts, and agents of several machines do not count these alike. So rank 0 makes a name up,
+    and ``meet`` tells it to every rank that knocks with a word of its own.
+
+    Raises:
+        UserError: rank 0 does not come.
+    """
+    word = uuid.uuid4().hex
+    if where.rank == 0:
+        return word
+    common.set(f"knock/{where.rank}", word)
+    until = time.monotonic() + timeout
+    while not common.check([f"name/{word}"]):
+        if time.monotonic() > until:
+            own = f"rank {where.rank} on {socket.gethostname()}"
+            raise UserError(f"{own}: rank 0 of {where.world} did not come within {timeout:g} s; {ADVICE}")
+        time.sleep(0.05)
+    return common.get(f"name/{word}").decode()
+
+
+def meet(where: Place, name: str, common: dist.Store, store: dist.Store, timeout: float) -> None:
     """Waits until all ranks are there.
 
     Raises:
@@ -97,11 +123,14 @@ def meet(where: Place, store: dist.Store, timeout: float) -> None:
     store.set(f"here/{where.rank}", socket.gethostname())
     missing, until = list(range(where.world)), time.monotonic() + timeout
     while missing := [rank for rank in missing if not store.check([f"here/{rank}"])]:
+        if where.rank == 0:  # a word of an earlier start may still stand there: its rank is told in vain
+            for rank in missing:
+                if common.check([f"knock/{rank}"]):
+                    common.set(f"name/{common.get(f'knock/{rank}').decode()}", name)
         if time.monotonic() > until:
             names = ", ".join(map(str, missing))
             raise UserError(
-                f"rank{'s' * (len(missing) > 1)} {names} of {where.world} did not come within {timeout:g} s; see that "
-                "every machine runs the same command (under SLURM: srun), or give a longer --timeout"
+                f"rank{'s' * (len(missing) > 1)} {names} of {where.world} did not come within {timeout:g} s; {ADVICE}"
             )
         time.sleep(0.05)
 
@@ -120,12 +149,22 @@ def start(where: Place, store: dist.Store, timeout: float) -> None:
 
 
 def part(where: Place, store: dist.Store) -> None:
-    """Rank 0 may hold the store: it goes last."""
+    """All leave together, and rank 0, which may hold the store, last.
+
+    Rank 0 may be saving, and once one rank has ended with the code of a signal, an agent gives the others half a minute.
+    """
+    everybody = range(where.world)
     store.set(f"done/{where.rank}", "")
-    until = time.monotonic() + 30
-    while where.rank == 0 and time.monotonic() < until:
-        if store.check([f"done/{rank}" for rank in range(where.world)]):
-            return
+    wait_for(store, [f"done/{rank}" for rank in everybody], STOP_SECONDS)
+    store.set(f"left/{where.rank}", "")
+    if where.rank == 0:
+        wait_for(store, [f"left/{rank}" for rank in everybody], 30)
+
+
+def wait_for(store: dist.Store, keys: list[str], seconds: float) -> None:
+    """Returns when all are there, or after so many seconds."""
+    until = time.monotonic() + seconds
+    while not store.check(keys) and time.monotonic() < until:
         time.sleep(0.05)
 
 
@@ -133,7 +172,7 @@ def end(peers: Peers, error: BaseException) -> NoReturn:
     """Prints the error if no other rank has printed one, and ends the process."""
     text, code = "", 130
     if lost := is_lost(error):
-        code, text = LOST, lost_sentence(peers)
+        code, text = LOST, lost_sentence(peers, error)
     elif isinstance(error, Exception):
         text, code = explain(error)
     if text and peers.claim(text):
@@ -141,6 +180,7 @@ def end(peers: Peers, error: BaseException) -> NoReturn:
     if "--debug" in sys.argv:
         print(f"rank {peers.rank}{' lost another' if lost else ''}:\n{traceback.format_exc()}", file=sys.stderr)
     sys.stdout.flush(), sys.stderr.flush()
+    elastic.report(1 if lost else code)
     os._exit(code)
 
 
@@ -150,10 +190,10 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
 
 
-def lost_sentence(peers: Peers) -> str:
-    """Who is gone; empty where this rank has been told to end, and whoever told it knows."""
+def lost_sentence(peers: Peers, error: BaseException) -> str:
+    """Who is gone, or else what this rank's error says; empty where it has been told to end, and whoever told it knows."""
     try:
-        text = peers.silence()
+        text = peers.silence(str(error).partition("\n")[0])
     except dist.DistError:
         text = f"rank {peers.rank}: the store at which the ranks meet is gone, and with it rank 0 or the launcher"
     return "" if peers.stop and peers.stop.code else text

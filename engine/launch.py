@@ -28,8 +28,10 @@ class Place(NamedTuple):
 
     @property
     def threads(self) -> int:
-        """Cores for this rank: those of this process, shared evenly by the ranks on this machine."""
-        return max(1, len(os.sched_getaffinity(0)) // self.here)
+        """Cores for this rank: what SLURM gives each task, or those of this process, shared evenly by the machine's ranks."""
+        cores = len(os.sched_getaffinity(0))
+        own = int(os.environ.get("SLURM_CPUS_PER_TASK", "0")) if slurm.ranks() else 0
+        return min(cores, own) if own else max(1, cores // self.here)
 
 
 class Ranks(NamedTuple):
@@ -56,7 +58,7 @@ def place(gpus: int | None, procs: int | None = None) -> Place:
         world = wanted or procs or 1
         return Place(0, world, torch.device("cuda", 0) if wanted else torch.device("cpu"), 0, world, started=world == 1)
     asked = gpus or procs
-    if asked is not None and asked not in (ranks.here, ranks.world) and ranks.world > 1:
+    if asked is not None and asked not in (ranks.here, ranks.world):
         option = "--gpus" if gpus else "--procs"
         raise UsageError(f"{option} {asked}: {ranks.launcher} started {ranks.here} ranks on this machine; leave {option} out")
     return Place(ranks.rank, ranks.world, device_of(ranks, gpus, found), ranks.local, ranks.here)

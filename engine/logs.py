@@ -6,7 +6,6 @@ Neither ends a run. Rows that the disk has no room for wait in memory and are wr
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -49,7 +48,7 @@ class Logs:
         """A picture (3, height, width) in [0, 1]."""
         self.show(lambda board: board.add_image("pairs of views", picture, step))
 
-    def append(self, flushed: bool = False) -> None:
+    def append(self) -> None:
         """Writes the rows that wait, in place of half a row that an earlier try may have left."""
         with self.path.open("ab") as file:
             self.size = min(self.size, there := file.tell())
@@ -58,12 +57,10 @@ class Logs:
             file.write(self.waiting.encode())
             file.flush()
             self.size, self.waiting = file.tell(), ""
-            if flushed:
-                os.fsync(file.fileno())
 
     def flush(self) -> None:
-        """Has the rows on the disk: a checkpoint should not outlive those before it."""
-        self.attempt(lambda: self.append(flushed=True))
+        """Has the rows that wait written, if there is room now."""
+        self.attempt(self.append)
 
     def show(self, what: Callable[[SummaryWriter], object]) -> None:
         """TensorBoard's part. A writer that has failed repeats its error for ever: another takes its place."""

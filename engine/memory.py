@@ -37,7 +37,7 @@ def explained(advice: Sequence[str]) -> Iterator[None]:
 def is_shortage(error: BaseException) -> bool:
     """Whether an allocation failed; torch's CPU allocator has no class of error for it."""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or "can't allocate memory" in str(error)
+    return named or any(words in str(error) for words in ("can't allocate memory", "CUDA error: out of memory"))
 
 
 def shortage(message: str) -> str:

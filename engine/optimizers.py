@@ -15,7 +15,7 @@ from engine.scaled import Lamb, Lars
 from errors import UsageError
 
 
-def make(asked: str, model: nn.Module, preset: Preset, device: torch.device) -> Chosen:
+def make(asked: str, model: nn.Module, preset: Preset, device: torch.device, scaled: bool = False) -> Chosen:
     """The preset's optimizer for all weights of ``model``.
 
     Args:
@@ -23,6 +23,7 @@ def make(asked: str, model: nn.Module, preset: Preset, device: torch.device) -> 
         model: on ``device``.
         preset: names the optimizer, its rates and its decay.
         device: this rank's.
+        scaled: whether a GradScaler stands between, as with float16.
 
     Raises:
         UsageError: the kernel does not work here, or the optimizer has none to choose from.
@@ -31,7 +32,7 @@ def make(asked: str, model: nn.Module, preset: Preset, device: torch.device) -> 
         return adam.make(asked, groups(model, preset), preset, device)
     if asked != "torch":
         raise UsageError(f"--adam {asked}: chooses a kernel for Adam and AdamW; leave it out with --optimizer {preset.optimizer}")
-    return OTHERS[preset.optimizer](groups(model, preset), preset, device)
+    return OTHERS[preset.optimizer](groups(model, preset), preset, device, scaled)
 
 
 def groups(model: nn.Module, preset: Preset) -> list[dict[str, Any]]:
@@ -43,12 +44,15 @@ def groups(model: nn.Module, preset: Preset) -> list[dict[str, Any]]:
     return [{"params": [weight for weight in weights if weight.ndim > 1]}, {"params": alone, "weight_decay": 0.0}]
 
 
-def lamb(weights: list[dict[str, Any]], preset: Preset, device: torch.device) -> Chosen:
+def lamb(weights: list[dict[str, Any]], preset: Preset, device: torch.device, scaled: bool) -> Chosen:
     """apex's where it works; else our own. What does not decay keeps Adam's step in both, unless nothing decays."""
     everywhere = not preset.weight_decay
     options: dict[str, Any] = {"lr": preset.lr, "betas": (preset.beta1, preset.beta2), "weight_decay": preset.weight_decay}
     if device.type != "cuda":
         return Chosen(Lamb(weights, everywhere=everywhere, **options), "LAMB", "our own", "apex's is CUDA's")
+    if scaled:
+        reason = "the host would wait for each scaled step of apex's"
+        return Chosen(Lamb(weights, everywhere=everywhere, **options), "LAMB", "our own", reason)
     try:
         fused = adam.find_apex(device, "FusedLAMB")
     except UsageError as error:
@@ -57,9 +61,9 @@ def lamb(weights: list[dict[str, Any]], preset: Preset, device: torch.device) ->
     return Chosen(fused(weights, **options), "LAMB", "apex's fused kernel", "it works here")
 
 
-def lars(weights: list[dict[str, Any]], preset: Preset, _device: torch.device) -> Chosen:
+def lars(weights: list[dict[str, Any]], preset: Preset, _device: torch.device, _scaled: bool) -> Chosen:
     made = Lars(weights, preset.lr, preset.beta1, preset.weight_decay)
     return Chosen(made, "LARS", "our own", "neither torch nor apex's optimizers have it")
 
 
-OTHERS: dict[str, Callable[[list[dict[str, Any]], Preset, torch.device], Chosen]] = {"lamb": lamb, "lars": lars}
+OTHERS: dict[str, Callable[[list[dict[str, Any]], Preset, torch.device, bool], Chosen]] = {"lamb": lamb, "lars": lars}

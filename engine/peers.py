@@ -114,8 +114,8 @@ class Peers:
             self.round, self.asked = self.round + 1, False
             self.changed.notify_all()
 
-    def silence(self) -> str:
-        """Who does not answer, in a sentence; takes a few seconds."""
+    def silence(self, error: str = "") -> str:
+        """Who does not answer, in a sentence; where all do, ``error``, or that time is over. Takes a few seconds."""
         before = self.heard()
         time.sleep(12 * PERIOD)
         after = self.heard()
@@ -124,6 +124,8 @@ class Peers:
         if gone:
             named = " and ".join(f"rank {rank} (last heard of after step {last[rank]})" for rank in gone)
             return f"rank {self.rank} waits at step {self.step + 1} for {named}; see what became of that process or its machine"
+        if error:
+            return f"rank {self.rank}: {error} (all {self.world} ranks answer)"
         return (
             f"rank {self.rank}: no step was finished in {self.timeout:.0f} s, though all {self.world} ranks answer "
             f"(they are after steps {', '.join(last.values())}); --timeout allows longer steps"

@@ -154,7 +154,10 @@ def configure(preset: str, samples: int, changes: dict[str, Any], of_file: dict[
     if preset not in PRESETS:
         raise UsageError(f"--preset {preset}: there is no such preset; there are {', '.join(PRESETS)}")
     settings = PRESETS[preset]
+    idle = [name for name in ("mixture_mode", "mixture_alpha") if changes.get(name) is not None]
     asked = (of_file or {}) | {name: value for name, value in changes.items() if value is not None}
+    if idle and not asked.get("mixture", settings.mixture):
+        raise UsageError(f"--{idle[0].replace('_', '-')}: is of mixture features; give their number, as in --mixture 2")
     optimizer = asked.get("optimizer", settings.optimizer)
     if optimizer in OWN_RATE and optimizer != settings.optimizer and "lr" not in asked:
         raise UsageError(f"--optimizer {optimizer}: presets' rates are Adam's, and its own are {OWN_RATE[optimizer]}")

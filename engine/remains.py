@@ -12,20 +12,28 @@ from engine import checkpoint
 from errors import UserError
 from lock import locked
 
-RECORD = ("config.json*", "metrics.jsonl", "events.out.tfevents.*")
+RECORD = ("metrics.jsonl", "events.out.tfevents.*", "config.json*")  # removed in this order: config.json says whose they are
 
 
 @contextmanager
-def inhabited(run: Path, config: dict[str, Any], step: int = 0) -> Iterator[None]:
+def inhabited(run: Path, config: dict[str, Any], step: int = 0, there: list[Path] | None = None) -> Iterator[None]:
     """Holds ``run`` for one training that goes on from ``step``, with its configuration in it, and without later checkpoints.
 
     A record without a checkpoint is no run, however it came about: it is removed here, before training and after it, so that
     neither a program nor a person takes it for one. Only the lock stays.
 
+    Args:
+        run: its directory.
+        config: written into it.
+        step: where it goes on.
+        there: its checkpoints when ``step`` was chosen, if that was before.
+
     Raises:
-        UserError: another process trains there.
+        UserError: another process trains there, or has saved there meanwhile; or the directory is not a run's.
     """
     with locked(run, "another process trains here; wait for it, or give another --run"):
+        if there is not None and checkpoint.steps(run / "checkpoints") != there:
+            raise UserError(f"{run}: another process has saved here just now; the same command goes on from there")
         check_ours(run)
         checkpoint.forget_after(run / "checkpoints", step)
         clear(run)
@@ -39,9 +47,11 @@ def inhabited(run: Path, config: dict[str, Any], step: int = 0) -> Iterator[None
 def check_ours(run: Path) -> None:
     """
     Raises:
-        UserError: the directory has another program's configuration, which would be overwritten.
+        UserError: the directory has another program's files, which would be removed or overwritten.
     """
     path = run / "config.json"
+    if not path.exists() and (found := next((each for name in RECORD for each in run.glob(name)), None)):
+        raise UserError(f"{found}: is of another program, as there is no config.json beside it; give another --run")
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError):  # none, or one that was cut short

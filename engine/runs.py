@@ -155,7 +155,7 @@ def find_start(run: Path, config: Config, resume: str) -> checkpoint.Checkpoint 
         resume: "auto" continues what ``run`` holds, "never" refuses to; else the directory of a checkpoint.
 
     Raises:
-        UsageError: the checkpoint is of another configuration; names the fields.
+        UsageError: the checkpoint is of another configuration, and the fields are named; or of another run, and ``run`` has some.
     """
     if resume in ("auto", "never"):
         saved = newest_checkpoint(run) if checkpoint.steps(run / "checkpoints") else None
@@ -163,6 +163,8 @@ def find_start(run: Path, config: Config, resume: str) -> checkpoint.Checkpoint 
             raise UsageError(f"{run}: holds a run already; give another --run, or leave out --resume never to continue it")
     else:
         saved = read(Path(resume), "--resume")
+        if saved.path.resolve().parent != (run / "checkpoints").resolve() and checkpoint.steps(run / "checkpoints"):
+            raise UsageError(f"--resume {resume}: is of another run, and {run} has checkpoints of its own; give another --run")
     if saved:
         check_whole(saved)
         check_same(run, config.as_dict(), saved.config)

@@ -78,15 +78,16 @@ def use(ctx: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
-def length(ctx: typer.Context, steps: int | None, epochs: float | None) -> int | None:
+def length(ctx: typer.Context) -> int | None:
     """The steps that were asked for; None where epochs were.
 
     Raises:
         UsageError: both were, on the command line.
     """
-    if steps and epochs and "steps" not in (ctx.default_map or {}):
+    typed = {name for name in ("steps", "epochs") if (source := ctx.get_parameter_source(name)) and source.name == "COMMANDLINE"}
+    if len(typed) > 1:
         raise UsageError("--steps and --epochs: both say how long the run is; give one")
-    return None if epochs else steps
+    return None if "epochs" in typed else ctx.params["steps"]
 
 
 def parse(path: Path) -> dict[str, Any]:

@@ -93,12 +93,12 @@ def means(device: torch.device, precision: Precision, optimizing: Chosen, compil
     ]
 
 
-def rehearsed(row: dict[str, Any], config: Config, memory: tuple[int, int]) -> str:
-    """What a run would cost, from the log row of one step and the bytes of memory that it took of what there is."""
+def rehearsed(row: dict[str, Any], config: Config, left: int, memory: tuple[int, int]) -> str:
+    """What the steps that are left would cost, from the log row of one and the bytes of memory that it took of what there is."""
     images, (used, there) = row["images_per_s"], memory
-    whole = timedelta(seconds=round(config.steps * config.settings.batch / images))
+    time = timedelta(seconds=round(left * config.settings.batch / images))
     return (
         f"dry run: {images:,.0f} images/s (data {row['data_s']:.3f} s, compute {row['compute_s']:.3f} s a step), "
         f"{gib(used)} of {gib(there)} memory a process, loss {row['loss']:.3f}; "
-        f"{config.steps:,} steps of {config.settings.batch} images would take {whole}. Nothing was written"
+        f"{left:,} steps of {config.settings.batch} images would take {time}. Nothing was written"
     )

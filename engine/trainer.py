@@ -46,12 +46,13 @@ class Trainer:
             self.model.encoder.recompute()
         self.compiling = compiling.choose(config.compiled, where.device, recompute)
         self.compiling.apply(self.model.encoder)
-        self.optimizing = optimizers.make(config.kernel, self.model, preset, where.device)
+        self.precision = precision.choose(config.amp, where.device)
+        self.scaler = self.precision.scaler(where.device)
+        scaled = self.scaler.is_enabled()
+        self.optimizing = optimizers.make(config.kernel, self.model, preset, where.device, scaled)
         self.optimizer = self.optimizing.optimizer
         self.average = Average(self.model, preset.ema) if preset.ema else None
         self.config, self.loader, self.device, self.where = config, loader, where.device, where
-        self.precision = precision.choose(config.amp, where.device)
-        self.scaler = self.precision.scaler(where.device)
         self.meter, self.watch = Meter(where.device), Watch(where.device)
         self.step = 0
         self.parallel: nn.Module = self.model

@@ -37,13 +37,16 @@ class Writer:
 
     Args:
         root: where checkpoints go.
+        record: the run's log. A checkpoint should not outlive the rows before it, which are on the disk when it is.
         config: the run's, saved in each.
         keep: how many are kept.
         saved: a checkpoint that is on the disk already.
     """
 
-    def __init__(self, root: Path, config: dict[str, Any], keep: int = 2, saved: Path | None = None) -> None:
-        self.root, self.config, self.keep, self.saved = root, config, keep, saved
+    def __init__(
+        self, root: Path, config: dict[str, Any], keep: int = 2, saved: Path | None = None, record: Path | None = None
+    ) -> None:
+        self.root, self.config, self.keep, self.saved, self.record = root, config, keep, saved, record
         self.last: Written | None = None
         self.told: Written | None = None
         self.thread: Thread | None = None
@@ -57,19 +60,23 @@ class Writer:
         if self.thread:
             self.thread.join()
 
-    def save(self, step: int, weights: dict[str, Tensor], trainer: dict[str, Any]) -> None:
+    def save(self, step: int, weights: dict[str, Tensor], trainer: dict[str, Any], began: float | None = None) -> None:
         """Copies the state and has it written; returns when it is copied.
+
+        Args:
+            step, weights, trainer: the state.
+            began: when training began to stand still for it, by ``time.perf_counter``; now, if it is not said.
 
         Raises:
             NotFinite: the state before this one held what is no number.
         """
-        began = time.perf_counter()
+        began = began or time.perf_counter()
         self.settle()
         self.copied = snapshot({"weights": weights, "trainer": trainer}, self.copied)
         self.thread = Thread(target=self.write, args=(step, time.perf_counter() - began), daemon=True)
         self.thread.start()
 
-    def finish(self, step: int, weights: dict[str, Tensor], trainer: dict[str, Any]) -> None:
+    def finish(self, step: int, weights: dict[str, Tensor], trainer: dict[str, Any], began: float | None = None) -> None:
         """Has the last state on the disk when it returns.
 
         Raises:
@@ -77,7 +84,7 @@ class Writer:
         """
         self.settle()
         if self.saved is None or self.saved.resolve() != (self.root / f"step-{step}").resolve():
-            self.save(step, weights, trainer)
+            self.save(step, weights, trainer, began)
             self.settle(last=True)
 
     def write(self, step: int, copy_s: float) -> None:
@@ -85,6 +92,8 @@ class Writer:
         began = time.perf_counter()
         try:
             check_state(self.copied)
+            if self.record and self.record.exists():
+                checkpoint.flush(self.record)
             path = checkpoint.save(self.root, step, **self.copied, config=self.config, keep=self.keep)
             size = sum(file.stat().st_size for file in path.iterdir())
         except Exception as error:  # whatever it is, the loop's thread must hear of it

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from engine.checkpoint import CHECKSUMS, FILES
+from engine.tensors import crc
 from tests.forked import TIMEOUT, run_forked
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -49,6 +51,12 @@ def train(data, name, *more, cwd, code=0, threads=1):
 
 def rows(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def write_sums(path):
+    """Those of a checkpoint's files as they are now."""
+    sums = {name: crc(path / name) for name in FILES}
+    (path / CHECKSUMS).write_text(json.dumps(sums))
 
 
 def losses(run):

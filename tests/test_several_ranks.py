@@ -45,7 +45,7 @@ def test_another_number_of_ranks_goes_on(alone, two, photo_set, tmp_path, ranks)
     shutil.copytree(two[0] / "checkpoints" / "step-18", moved / "checkpoints" / "step-18")
     result = train(photo_set, "two", "--steps", "24", "--procs", ranks, "--save-every", "9", cwd=tmp_path)
     assert "step-18" in result.stdout
-    assert f"warning: ranks was 2 and is {ranks}" in result.stdout
+    assert f"warning: ranks was 2 and is {ranks}" in result.stderr
     last = losses(moved)[-1] / losses(alone)[-1]  # the sums of steps 21 to 24; the row of step 20 is in the other directory
     assert (last - 1).abs().max() < ROUNDING
 

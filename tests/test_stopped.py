@@ -69,11 +69,14 @@ def unfinished(cwd):
 
 
 def kill_sometime(data, cwd, ranks, rng):
-    """At a moment of the seconds that the training takes, its first save included."""
+    """Between the first step and the last: some moments after one of its saves, or after its start."""
     process = start(data, cwd, "--save-every", "3", *RANKS[ranks], stdout=subprocess.DEVNULL)
-    wait_until((cwd / "runs" / "cut" / "config.json").exists, process)
-    time.sleep(rng.uniform(0, 2))
+    run, after = cwd / "runs" / "cut", rng.randrange(0, 40, 3)
+    wait_until((run / "checkpoints" / f"step-{after}" if after else run / "config.json").exists, process)
+    time.sleep(rng.uniform(0, 0.1))
+    assert process.poll() is None
     kill(process)
+    assert not (run / "checkpoints" / "step-45").exists()
 
 
 def kill_in_a_write(data, cwd, ranks, rng):

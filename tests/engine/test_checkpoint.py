@@ -7,6 +7,7 @@ import torch
 
 from engine import checkpoint
 from errors import UserError
+from tests.commands import write_sums
 
 WEIGHTS = {"encoder.a": torch.arange(6.0).reshape(2, 3), "n": torch.tensor(3)}
 
@@ -73,6 +74,15 @@ def test_every_flipped_bit_is_noticed(tmp_path, name, position):
         checkpoint.load(tmp_path / "step-1")
 
 
+def test_missing_checksums_are_damage(tmp_path, capsys):
+    put(tmp_path, 1)
+    (put(tmp_path, 2) / "checksums.json").unlink()
+    saved = checkpoint.latest(tmp_path)
+    assert saved is not None
+    assert saved.path.name == "step-1"
+    assert "step-2 is damaged" in capsys.readouterr().err
+
+
 def test_damaged_checksums_are_damage_too(tmp_path, capsys):
     put(tmp_path, 1)
     file = put(tmp_path, 2) / "checksums.json"
@@ -96,6 +106,17 @@ def test_several_damaged_ones_are_all_named(tmp_path, capsys):
     damage_file(tmp_path / "step-1" / "trainer.pt", "empty")
     assert checkpoint.latest(tmp_path) is None
     assert "no good one before it" in capsys.readouterr().err
+
+
+def test_what_did_not_load_is_kept_though_its_sums_are_right(tmp_path):
+    """As a file that another version of torch wrote may be."""
+    put(tmp_path, 1)
+    path = put(tmp_path, 2)
+    torch.save({"step": Payload()}, path / "trainer.pt")
+    write_sums(path)
+    assert checkpoint.latest(tmp_path).path.name == "step-1"
+    checkpoint.forget_after(tmp_path, 1)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["damaged-step-2", "step-1"]
 
 
 def test_going_back_forgets_what_came_after_but_keeps_what_is_damaged(tmp_path):
@@ -170,11 +191,12 @@ class Payload:
 
 def test_hostile_pickles_are_refused(tmp_path, capsys):
     path = put(tmp_path, 1)
-    (path / "checksums.json").unlink()  # who can write the one can write the other
     (path / "trainer.pt").write_bytes(pickle.dumps(Payload(), protocol=2))
+    write_sums(path)  # who can write the one can write the other
     with pytest.raises(checkpoint.DAMAGE):
         checkpoint.load(path)
     torch.save({"step": Payload()}, path / "trainer.pt")
-    with pytest.raises(checkpoint.DAMAGE):
+    write_sums(path)
+    with pytest.raises(checkpoint.DAMAGE, match="eights"):
         checkpoint.load(path)
     assert "executed" not in capsys.readouterr().out

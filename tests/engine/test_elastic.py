@@ -23,10 +23,13 @@ LAUNCHER = "import sys; from engine import elastic; sys.exit(elastic.run_ranks(1
 
 
 @pytest.mark.parametrize(
-    ("kind", "told", "code"), [("saves", "143", 143), ("saves", "0", 0), ("saves", "fails", 1), ("probes", "fails", 143)]
+    ("kind", "told", "code"),
+    [("saves", "143", 143), ("saves", "0", 0), ("saves", "1", 1), ("saves", "fails", 143), ("probes", "fails", 143)],
 )
 def test_a_signal_ends_the_launcher_as_rank_0_ended(tmp_path, kind, told, code):
-    """143 is stopped and saved; 0 was done already; one that failed to save tells nothing. Evaluation has nothing to save."""
+    """143 is stopped and saved; 0 was done already; 1 is a save that failed. One that had not begun says nothing, nor does
+    evaluation, which has nothing to save.
+    """
     (tmp_path / "rank.py").write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r}){RANK}")
     command = [sys.executable, "-c", LAUNCHER, kind, str(tmp_path / "rank.py"), told]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

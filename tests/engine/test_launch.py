@@ -95,6 +95,14 @@ def test_cores_are_shared(environment, monkeypatch):
     assert place(0).threads == 16
 
 
+@pytest.mark.parametrize(("cores", "threads"), [(8, 8), (64, 8), (4, 4)])
+def test_cores_of_a_slurm_task_are_its_own(environment, monkeypatch, cores, threads):
+    """Bound to its eight, not bound at all, or on a smaller machine."""
+    environment(SRUN | {"SLURM_CPUS_PER_TASK": "8"})
+    monkeypatch.setattr(launch.os, "sched_getaffinity", lambda _: range(cores))
+    assert place(0).threads == threads
+
+
 def test_a_batch_script_is_no_rank(environment):
     environment({name: value for name, value in SRUN.items() if name != "SLURM_STEP_ID"})
     assert launch.given() is None

@@ -238,6 +238,8 @@ def test_apexs_lamb_serves_where_it_works(install, decay):
     chosen = make("torch", Model(), preset, torch.device("cuda"))
     assert (chosen.name, chosen.kernel) == ("LAMB", "apex's fused kernel")
     assert chosen.optimizer.options == {"max_grad_norm": float("inf"), "use_nvlamb": not decay, "eps": 1e-6}
+    scaled = make("torch", Model(), preset, torch.device("cuda"), scaled=True)
+    assert (scaled.kernel, scaled.reason) == ("our own", "the host would wait for each scaled step of apex's")
 
 
 @pytest.mark.parametrize(("files", "says"), [({}, "not installed"), (PYTHON_ONLY, "does not work here")])

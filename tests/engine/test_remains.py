@@ -49,6 +49,22 @@ def test_somebody_elses_configuration_is_not_overwritten(tmp_path):
     assert names(tmp_path) == [".lock", "config.json"]
 
 
+def test_another_programs_record_is_not_removed(tmp_path):
+    record(tmp_path)
+    before = names(tmp_path)
+    with pytest.raises(UserError, match="of another program"), inhabited(tmp_path, CONFIG):
+        pass
+    assert names(tmp_path) == sorted([".lock", *before])
+
+
+def test_what_another_process_saved_meanwhile_is_not_forgotten(tmp_path):
+    there = checkpoint.steps(tmp_path / "checkpoints")
+    checkpoint.save(tmp_path / "checkpoints", 9, {"w": torch.ones(1)}, {"step": 9}, CONFIG)
+    with pytest.raises(UserError, match="has saved here just now"), inhabited(tmp_path, CONFIG, 0, there):
+        pass
+    assert names(tmp_path / "checkpoints") == ["step-9"]
+
+
 def test_a_run_with_a_checkpoint_stays(tmp_path):
     with inhabited(tmp_path, CONFIG):
         record(tmp_path)
