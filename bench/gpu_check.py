@@ -107,6 +107,27 @@ def training() -> str:
     return f"loss {first:.2f} to {last:.2f}; {rate:.0f} images/s, batch 120, w 192, bf16, eager; {memory:.1f} GiB"
 
 
+def finite() -> str:
+    """A number that is none is noticed a few steps later, and nothing waits for the GPU."""
+    need_gpu()
+    import torch
+
+    from engine.finite import NotFinite, Watch
+
+    watch, good = Watch(torch.device("cuda")), torch.ones((), device="cuda")
+    work = torch.randn(2048, 2048, device="cuda")
+    for step in range(1, 1001):
+        work = (work @ work).clamp(-1, 1)  # some milliseconds, as a step has
+        watch.note(step, [good * float("nan") if step == 10 else good])
+        try:
+            watch.check()
+        except NotFinite as error:
+            assert "at step 10;" in str(error), error
+            return f"step 10 was not finite, noticed at step {step}"
+        time.sleep(0.001)
+    raise AssertionError("it was never noticed")
+
+
 def compiled() -> str:
     """The compiled encoder trains as the plain one does."""
     need_gpu()
@@ -237,6 +258,7 @@ CHECKS: tuple[Callable[[], str], ...] = (
     encoder,
     optimizer,
     training,
+    finite,
     compiled,
     waiting,
     gpu_views.views,
