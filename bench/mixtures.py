@@ -68,18 +68,17 @@ def main(
     runs: Annotated[Path, typer.Option(help="Where the runs go.")] = Path("runs/mixtures"),
     steps: Annotated[int | None, typer.Option(help="Steps a run.", show_default="the preset's")] = None,
     seed: Annotated[int, typer.Option(help="Seed of every run.")] = 0,
-    recipe: Annotated[str | None, typer.Option(help="Views, as train.py takes them; such runs want --runs of their own.")] = None,
+    recipe: Annotated[str, typer.Option(help="Views, as train.py takes them.")] = "shapes32-fused",
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read by run_app
 ) -> None:
     if not (data / "dataset.json").exists():
         call("-m", "shards", "build", "shapes", "--out", str(data))
-    print(
-        f"{describe()}\n{data}, preset demo, seed {seed}; iou_best, iou_fixed and ari on training masks, then on validation masks"
-    )
+    print(f"{describe()}\n{data}, preset demo, views {recipe}, seed {seed}")
+    print("iou_best, iou_fixed and ari on training masks, then on validation masks")
     given = {"--steps": steps, "--recipe": recipe, "--seed": seed}
     more = [word for name, value in given.items() if value is not None for word in (name, str(value))]
     for setting in settings or SETTINGS:
-        found = measure(data, runs / f"{setting.replace(',', '-')}-seed{seed}", setting, more)
+        found = measure(data, runs / f"{setting.replace(',', '-')}-{Path(recipe).stem}-seed{seed}", setting, more)
         row = found["row"]
         print(f"{setting}: linear {found['linear']['top1']:.1%}, 1→7 {row['loss_1t7']:.2f}, mixture {row['loss_mixture']:.2f}")
         if "segment" in found:

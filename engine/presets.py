@@ -94,16 +94,19 @@ LAPTOP = Preset(
     EncoderConfig(128, 32, 256, 2, use_bn=True), "imagenet128", 64, 10, 7e-4, 100, "cosine", note="photographs without a GPU"
 )
 
+DEMO = replace(
+    LAPTOP,
+    encoder=EncoderConfig(32, 32, 256, 2, use_bn=True),
+    recipe="shapes32",
+    batch=128,
+    epochs=5,
+    lr=2e-3,
+    note="shapes on two CPU cores, minutes",
+)
+
 PRESETS = {
-    "demo": replace(
-        LAPTOP,
-        encoder=EncoderConfig(32, 32, 256, 2, use_bn=True),
-        recipe="shapes32",
-        batch=128,
-        epochs=5,
-        lr=2e-3,
-        note="shapes on two CPU cores, minutes",
-    ),
+    "demo": DEMO,
+    "parts": replace(DEMO, recipe="shapes32-fused", mixture=2, note="the same, and a segmentation of shapes: docs/mixtures.md"),
     "fashion-mnist": replace(
         LAPTOP,
         encoder=EncoderConfig(32, 32, 512, 2, use_bn=True),

@@ -80,6 +80,7 @@ GRAY32 = Recipe(size=32, resize=32, mean=(0.286,) * 3, std=(0.353,) * 3, saturat
 # Boxes of at least half the image, so that most hold most of the object. Statistics are the training split's.
 SHAPES64 = replace(STL64, resize=64, area=(0.5, 1.0), mean=(0.57, 0.58, 0.56), std=(0.31, 0.24, 0.22))
 SHAPES32 = replace(SHAPES64, size=32, resize=32)
+SHAPES32_FUSED = replace(SHAPES32, color="fused")  # with which mixture features find the objects: docs/mixtures.md
 
 RECIPES = {
     "imagenet128": IMAGENET128,
@@ -89,6 +90,7 @@ RECIPES = {
     "gray32": GRAY32,
     "shapes64": SHAPES64,
     "shapes32": SHAPES32,
+    "shapes32-fused": SHAPES32_FUSED,
 }
 
 
