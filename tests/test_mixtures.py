@@ -23,7 +23,8 @@ def test_rows_say_what_was_measured(tmp_path, monkeypatch, capsys):
 
     def call(program, *arguments):
         calls.append((program, arguments))
-        run = tmp_path / "runs" / ("2-join-0.3" if "2" in arguments or "2-join-0.3" in " ".join(arguments) else "0")
+        setting = "2-join-0.3" if "2-join-0.3" in " ".join(arguments) else "0"
+        run = tmp_path / "runs" / f"{setting}-shapes32-fused-seed0"
         run.mkdir(parents=True, exist_ok=True)
         row = {"step": 1, "loss": 1, "loss_1t5": 1, "loss_1t7": 5.5, "loss_5t5": 1, "linear_top1": 0, "mlp_top1": 0}
         (run / "metrics.jsonl").write_text(json.dumps(row | {"loss_mixture": 4.25}) + "\n")
@@ -42,7 +43,8 @@ def test_rows_say_what_was_measured(tmp_path, monkeypatch, capsys):
     mixtures.main(["0", "2,join,0.3"], data=tmp_path / "data", runs=tmp_path / "runs")
     assert [program for program, _ in calls[6:]] == ["-m", "train.py", "train.py"]  # nothing is measured twice
     assert capsys.readouterr().out == printed
-    _, _, plain, mixed, counts, first, second, masks = printed.splitlines()
+    assert ("--recipe", "shapes32-fused") == calls[1][1][-4:-2]
+    _, _, _, plain, mixed, counts, first, second, masks = printed.splitlines()
     assert plain == "0: linear 37.5%, 1→7 5.50, mixture 4.25"
     assert mixed.startswith("2,join,0.3: ")
     assert "7 training" in counts
