@@ -47,6 +47,7 @@ def probe(subject: Subject, plan: Plan, where: Place, console: Console, timeout:
             probing.look()
             probing.train_in_step()
         if where.rank == 0:  # the others are not kept waiting for what needs no images
+            probing.keep()
             probing.train_on_features()
             probing.finish()
             warn_of_unseen(subject.data)
@@ -70,6 +71,7 @@ class Probing:
         self.kept, self.began = Kept(subject.run), time.perf_counter()
         self.features: dict[tuple[str, str], Labelled] = {}
         self.scores: dict[Task, Scores] = {}
+        self.results: dict[str, Result] = {}
         self.chosen: dict[Task, dict[str, float]] = {}
         self.seconds = dict.fromkeys(plan.probes, 0.0)
 
@@ -171,13 +173,20 @@ class Probing:
             self.scores[task] = scores._replace(top5=None) if task.probe == "knn" else scores
             self.chosen[task] = fitted.chosen
             self.seconds[task.probe] += time.perf_counter() - began
+            self.keep()
+
+    def keep(self) -> None:
+        """Writes the results of probes that are done, and baselines: what is still to come may fail."""
+        self.kept.put({self.key(task): scores.top1 for task, scores in self.scores.items() if task.contender != ENCODER})
+        left = {task.probe for task in self.missing if task not in self.scores}
+        for probe in self.plan.probes:
+            if probe not in left | self.results.keys():
+                self.results[probe] = self.result(probe)
+                results.write(results.file_of(self.subject.run, probe), self.results[probe])
 
     def finish(self) -> None:
         """Everything that is to be seen later."""
-        self.kept.put({self.key(task): scores.top1 for task, scores in self.scores.items() if task.contender != ENCODER})
-        found = [self.result(probe) for probe in self.plan.probes]
-        for result in found:
-            results.write(results.file_of(self.subject.run, result["probe"]), result)
+        found = [self.results[probe] for probe in self.plan.probes]
         results.write_board(self.subject.run, found)
         results.announce(found, self.console)
 

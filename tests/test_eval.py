@@ -13,6 +13,7 @@ import eval as evaluate
 from engine import checkpoint
 from errors import explain
 from evaluation import probing
+from tests.commands import write_sums
 from tests.test_train import SMALL, run, train
 
 
@@ -53,6 +54,18 @@ def call(*arguments, gpus=0):
 
 def found(run_directory, probe="linear"):
     return json.loads((run_directory / f"eval-{probe}.json").read_text())
+
+
+def test_a_probe_that_fails_costs_none_that_is_done(here, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no neighbours today")
+
+    monkeypatch.setitem(probing.TRAINERS, "knn", fail)
+    said, code = call("--probe", "linear,knn")
+    assert "no neighbours today" in said
+    assert code == 1
+    assert found(here)["top1_raw_pixels"] > 0
+    assert not (here / "eval-knn.json").exists()
 
 
 def test_three_probes_on_the_latest_run(here, photo_set, capsys):
@@ -244,7 +257,7 @@ def test_a_checkpoint_of_another_architecture(here):
     config = json.loads(file.read_text())
     config["settings"]["encoder"]["depth"] += 1
     file.write_text(json.dumps(config))
-    (file.parent / checkpoint.CHECKSUMS).unlink()
+    write_sums(file.parent)
     text, code = call("--probe", "knn")
     assert code == 1
     assert "step-3: its weights are not those of the encoder in its config.json" in text

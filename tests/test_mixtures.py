@@ -43,7 +43,7 @@ def test_rows_say_what_was_measured(tmp_path, monkeypatch, capsys):
     mixtures.main(["0", "2,join,0.3"], data=tmp_path / "data", runs=tmp_path / "runs")
     assert [program for program, _ in calls[6:]] == ["-m", "train.py", "train.py"]  # nothing is measured twice
     assert capsys.readouterr().out == printed
-    assert ("--recipe", "shapes32-fused") == calls[1][1][-4:-2]
+    assert calls[1][1][-4:-2] == ("--recipe", "shapes32-fused")
     _, _, _, plain, mixed, counts, first, second, masks = printed.splitlines()
     assert plain == "0: linear 37.5%, 1→7 5.50, mixture 4.25"
     assert mixed.startswith("2,join,0.3: ")
