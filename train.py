@@ -260,6 +260,8 @@ def train(trainer: Trainer, run: Path, resume: str, due: SaveTimer, peers: Peers
         console.print(f"{run} is finished: {trainer.step:,} steps. {next_command(trainer, run)}")
         return 0
     stop = peers.stop = Stop(speaks=peers.world == 1)
+    if peers.rank == 0:
+        elastic.report(1)  # until all is saved
     with inhabited(run, trainer.config.as_dict(), trainer.step, begun.there) if peers.rank == 0 else nullcontext():
         trainer.join()
         announce_plan(trainer, run, console)

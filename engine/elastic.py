@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
@@ -93,7 +94,7 @@ def run_once(ranks: int, arguments: list[str], saves: bool) -> tuple[int, str | 
         except SignalException:  # the agent has waited for the ranks, and does not tell how they ended
             if not (saves and outcome.exists()):  # or the ranks had not begun, or not begun again
                 raise
-            return int(outcome.read_text()), None
+            return int(outcome.read_text() or 1), None
     return 0, None
 
 
@@ -110,7 +111,8 @@ def restarted() -> bool:
 def report(code: int) -> None:
     """Tells the launcher how rank 0 ended, or what a rank failed with: a signal must not hide that, or that all was done."""
     if launched():
-        Path(os.environ[OUTCOME]).write_text(str(code))
+        with suppress(OSError):  # the disk may be full
+            Path(os.environ[OUTCOME]).write_text(str(code))
 
 
 def verdict(codes: dict[int, int]) -> tuple[int, str | None]:

@@ -22,6 +22,7 @@ from engine.launch import Place
 from engine.peers import Peers
 from errors import UserError, explain, program
 
+SILENCE = 10  # seconds without a beat, of which there are four a second, after which nobody waits for a rank's leave
 ADVICE = "see that every machine runs the same command (under SLURM: srun), or give a longer --timeout"
 
 
@@ -51,7 +52,7 @@ def joined(where: Place, timeout: float) -> Iterator[Peers]:
         start(where, dist.PrefixStore("group", store), timeout)
         yield peers
         peers.rest()
-        part(where, store)
+        part(peers, store)
     except BaseException as error:
         end(peers, error)
     peers.leave()
@@ -101,17 +102,19 @@ def name_of_start(where: Place, common: dist.Store, timeout: float) -> str:
     Raises:
         UserError: rank 0 does not come.
     """
-    word = uuid.uuid4().hex
+    word, own = uuid.uuid4().hex, f"rank {where.rank} on {socket.gethostname()}"
     if where.rank == 0:
         return word
-    common.set(f"knock/{where.rank}", word)
     until = time.monotonic() + timeout
-    while not common.check([f"name/{word}"]):
-        if time.monotonic() > until:
-            own = f"rank {where.rank} on {socket.gethostname()}"
-            raise UserError(f"{own}: rank 0 of {where.world} did not come within {timeout:g} s; {ADVICE}")
-        time.sleep(0.05)
-    return common.get(f"name/{word}").decode()
+    try:
+        common.set(f"knock/{where.rank}", word)
+        while not common.check([f"name/{word}"]):
+            if time.monotonic() > until:
+                raise UserError(f"{own}: rank 0 of {where.world} did not come within {timeout:g} s; {ADVICE}")
+            time.sleep(0.05)
+        return common.get(f"name/{word}").decode()
+    except dist.DistError as error:
+        raise UserError(f"{own}: the store at which the ranks meet is gone, and with it rank 0 or the launcher") from error
 
 
 def meet(where: Place, name: str, common: dist.Store, store: dist.Store, timeout: float) -> None:
@@ -148,23 +151,30 @@ def start(where: Place, store: dist.Store, timeout: float) -> None:
     dist.init_process_group("gloo", **options)
 
 
-def part(where: Place, store: dist.Store) -> None:
+def part(peers: Peers, store: dist.Store) -> None:
     """All leave together, and rank 0, which may hold the store, last.
 
     Rank 0 may be saving, and once one rank has ended with the code of a signal, an agent gives the others half a minute.
     """
-    everybody = range(where.world)
-    store.set(f"done/{where.rank}", "")
-    wait_for(store, [f"done/{rank}" for rank in everybody], STOP_SECONDS)
-    store.set(f"left/{where.rank}", "")
-    if where.rank == 0:
-        wait_for(store, [f"left/{rank}" for rank in everybody], 30)
+    store.set(f"done/{peers.rank}", "")
+    wait_for_all(peers, store, "done", STOP_SECONDS)
+    store.set(f"left/{peers.rank}", "")
+    if peers.rank == 0:
+        wait_for_all(peers, store, "left", 30)
 
 
-def wait_for(store: dist.Store, keys: list[str], seconds: float) -> None:
-    """Returns when all are there, or after so many seconds."""
-    until = time.monotonic() + seconds
-    while not store.check(keys) and time.monotonic() < until:
+def wait_for_all(peers: Peers, store: dist.Store, word: str, seconds: float) -> None:
+    """Until every rank has said ``word``, a rank that has not is silent, one has failed, or so many seconds are over."""
+    began = looked = time.monotonic()
+    heard = peers.heard()
+    while missing := [rank for rank in heard if not store.check([f"{word}/{rank}"])]:
+        now = time.monotonic()
+        if now - began > seconds or store.check(["error"]):
+            return
+        if now - looked > SILENCE:
+            before, heard, looked = heard, peers.heard(), now
+            if any(heard[rank] == before[rank] for rank in missing):
+                return
         time.sleep(0.05)
 
 

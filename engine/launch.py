@@ -30,7 +30,8 @@ class Place(NamedTuple):
     def threads(self) -> int:
         """Cores for this rank: what SLURM gives each task, or those of this process, shared evenly by the machine's ranks."""
         cores = len(os.sched_getaffinity(0))
-        own = int(os.environ.get("SLURM_CPUS_PER_TASK", "0")) if slurm.ranks() else 0
+        by_slurm = (found := given()) and found.launcher == "SLURM"  # torchrun below it shares out a task's cores
+        own = int(os.environ.get("SLURM_CPUS_PER_TASK", "0")) if by_slurm else 0
         return min(cores, own) if own else max(1, cores // self.here)
 
 

@@ -19,8 +19,7 @@ from model.partition import MAX_CLIP
 
 LIMITS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("batch",), lambda value: value >= 2, "at least 2"),
-    (("lr", "mixture_alpha"), lambda value: 0 < value < math.inf, "positive and finite"),
-    (("clip",), lambda value: 0 < value <= MAX_CLIP, f"positive and at most {MAX_CLIP:g}"),
+    (("lr", "clip", "mixture_alpha"), lambda value: 0 < value < math.inf, "positive and finite"),
     (
         ("epochs", "warmup", "weight_decay", "grad_clip", "mixture"),
         lambda value: 0 <= value < math.inf,
@@ -161,6 +160,8 @@ def configure(preset: str, samples: int, changes: dict[str, Any], of_file: dict[
     asked = (of_file or {}) | {name: value for name, value in changes.items() if value is not None}
     if idle and not asked.get("mixture", settings.mixture):
         raise UsageError(f"--{idle[0].replace('_', '-')}: is of mixture features; give their number, as in --mixture 2")
+    if asked.get("clip", settings.clip) > MAX_CLIP:  # the original could; a run of its weights is probed and not trained
+        raise UsageError(f"preset {preset}: clip {asked['clip']:g} is more than {MAX_CLIP:g}, beyond which float32 overflows")
     optimizer = asked.get("optimizer", settings.optimizer)
     if optimizer in OWN_RATE and optimizer != settings.optimizer and "lr" not in asked:
         raise UsageError(f"--optimizer {optimizer}: presets' rates are Adam's, and its own are {OWN_RATE[optimizer]}")

@@ -37,8 +37,8 @@ def inhabited(run: Path, config: dict[str, Any], step: int = 0, there: list[Path
         check_ours(run)
         checkpoint.forget_after(run / "checkpoints", step)
         clear(run)
-        write_config(run, config)
         try:
+            write_config(run, config)
             yield
         finally:
             clear(run)
@@ -50,7 +50,8 @@ def check_ours(run: Path) -> None:
         UserError: the directory has another program's files, which would be removed or overwritten.
     """
     path = run / "config.json"
-    if not path.exists() and (found := next((each for name in RECORD for each in run.glob(name)), None)):
+    begun = path.exists() or checkpoint.steps(run / "checkpoints")
+    if not begun and (found := next((each for name in RECORD[:2] for each in run.glob(name)), None)):
         raise UserError(f"{found}: is of another program, as there is no config.json beside it; give another --run")
     try:
         found = json.loads(path.read_text())

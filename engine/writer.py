@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple
@@ -92,8 +93,9 @@ class Writer:
         began = time.perf_counter()
         try:
             check_state(self.copied)
-            if self.record and self.record.exists():
-                checkpoint.flush(self.record)
+            if self.record:
+                with suppress(OSError):  # whoever writes the record tells of a disk that is full
+                    checkpoint.flush(self.record)
             path = checkpoint.save(self.root, step, **self.copied, config=self.config, keep=self.keep)
             size = sum(file.stat().st_size for file in path.iterdir())
         except Exception as error:  # whatever it is, the loop's thread must hear of it

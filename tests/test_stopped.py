@@ -71,12 +71,17 @@ def unfinished(cwd):
 def kill_sometime(data, cwd, ranks, rng):
     """Between the first step and the last: some moments after one of its saves, or after its start."""
     process = start(data, cwd, "--save-every", "3", *RANKS[ranks], stdout=subprocess.DEVNULL)
-    run, after = cwd / "runs" / "cut", rng.randrange(0, 40, 3)
-    wait_until((run / "checkpoints" / f"step-{after}" if after else run / "config.json").exists, process)
+    run, after = cwd / "runs" / "cut", rng.randrange(0, 31, 3)
+    wait_until((run / "config.json").exists, process)
+    wait_until(lambda: saved_last(run) >= after, process)
     time.sleep(rng.uniform(0, 0.1))
     assert process.poll() is None
     kill(process)
     assert not (run / "checkpoints" / "step-45").exists()
+
+
+def saved_last(run):
+    return max((int(path.name[5:]) for path in checkpoint.steps(run / "checkpoints")), default=0)
 
 
 def kill_in_a_write(data, cwd, ranks, rng):
@@ -84,8 +89,7 @@ def kill_in_a_write(data, cwd, ranks, rng):
     for _ in range(10):
         process = start(data, cwd, "--save-every", "3", *RANKS[ranks], stdout=subprocess.DEVNULL)
         saved = rng.randrange(3)  # checkpoints before
-        root = cwd / "runs" / "cut" / "checkpoints"
-        newest = max((int(path.name[5:]) for path in checkpoint.steps(root)), default=0) + 3 * saved
+        root, newest = cwd / "runs" / "cut" / "checkpoints", saved_last(cwd / "runs" / "cut") + 3 * saved
         wait_until((root / f".tmp-step-{newest + 3}").exists, process)
         time.sleep(rng.uniform(0, 0.03))
         kill(process)

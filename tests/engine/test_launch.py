@@ -101,6 +101,8 @@ def test_cores_of_a_slurm_task_are_its_own(environment, monkeypatch, cores, thre
     environment(SRUN | {"SLURM_CPUS_PER_TASK": "8"})
     monkeypatch.setattr(launch.os, "sched_getaffinity", lambda _: range(cores))
     assert place(0).threads == threads
+    environment(SRUN | TORCHRUN | {"SLURM_CPUS_PER_TASK": "8"})
+    assert place(0).threads == max(1, cores // 4)
 
 
 def test_a_batch_script_is_no_rank(environment):

@@ -49,6 +49,12 @@ def test_somebody_elses_configuration_is_not_overwritten(tmp_path):
     assert names(tmp_path) == [".lock", "config.json"]
 
 
+def test_a_start_on_a_full_disk_is_no_other_program(tmp_path):
+    (tmp_path / "config.json.tmp").write_text("{")
+    with inhabited(tmp_path, CONFIG):
+        assert "config.json" in names(tmp_path)
+
+
 def test_another_programs_record_is_not_removed(tmp_path):
     record(tmp_path)
     before = names(tmp_path)

@@ -77,7 +77,7 @@ def test_what_is_wrong_is_named(tmp_path, text, says):
         ({"lr": 0.0}, "lr 0.0: is not positive"),
         ({"lr": float("nan")}, "lr nan"),
         ({"mixture_alpha": 0.0}, "mixture_alpha 0.0: is not positive"),
-        ({"clip": 40.0}, "clip 40.0: is not positive and at most 35"),
+        ({"clip": 40.0}, "clip 40 is more than 35"),
         ({"warmup": -1}, "warmup -1: is not zero or more"),
         ({"beta1": 1.0}, "beta1 1.0: is not in"),
         ({"milestones": (0.5, 2.0)}, "milestones"),
