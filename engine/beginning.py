@@ -39,7 +39,7 @@ def begin(trainer: Trainer, run: Path, resume: str) -> Begun:
         UserError: it cannot be read.
     """
     there = checkpoint.steps(run / "checkpoints")
-    saved = find_start(run, trainer.config, resume)
+    saved = find_start(run, trainer.config, trainer.loader.fingerprint()["shards"], resume)
     if saved:
         trainer.load(saved)
         return Begun(there, saved.path, saved.trainer["machine"], None)
@@ -47,14 +47,14 @@ def begin(trainer: Trainer, run: Path, resume: str) -> Begun:
     return Begun(there, None, {}, None if init is None else start_from(trainer.model, init))
 
 
-def find_start(run: Path, config: Config, resume: str) -> checkpoint.Checkpoint | None:
+def find_start(run: Path, config: Config, shards: list[str], resume: str) -> checkpoint.Checkpoint | None:
     """The checkpoint to continue from: rank 0 looks for it, and all ranks read the one that it found."""
     # What this command began goes on, wherever it had begun. Of several machines, one alone may know that ranks were lost.
     if any(from_all(elastic.restarted())) and checkpoint.steps(run / "checkpoints"):
         resume = "auto"
-    saved = runs.find_start(run, config, resume) if rank() == 0 else None
+    saved = runs.find_start(run, config, shards, resume) if rank() == 0 else None
     path = from_first(saved and str(saved.path))
-    return saved if rank() == 0 or path is None else runs.find_start(run, config, path)
+    return saved if rank() == 0 or path is None else runs.find_start(run, config, shards, path)
 
 
 def announce(begun: Begun, trainer: Trainer, console: Console) -> None:

@@ -81,7 +81,7 @@ File = Annotated[  # what it holds stands where options' defaults do before the 
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Take two steps, say what the run would cost, and exit.")]
 Presets = Annotated[bool, typer.Option("--presets", help="Print the presets and exit.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but warnings and errors.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]  # run_app reads it
 
 # The options that change a field of the preset, by its name.

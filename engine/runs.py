@@ -146,12 +146,13 @@ def newest_checkpoint(run: Path) -> checkpoint.Checkpoint:
     return saved
 
 
-def find_start(run: Path, config: Config, resume: str) -> checkpoint.Checkpoint | None:
+def find_start(run: Path, config: Config, shards: list[str], resume: str) -> checkpoint.Checkpoint | None:
     """The checkpoint to continue from, or None to begin.
 
     Args:
         run: the run's directory.
         config: what was asked for; it must be what the checkpoint was made with.
+        shards: digests of the shards to train on, likewise.
         resume: "auto" continues what ``run`` holds, "never" refuses to; else the directory of a checkpoint.
 
     Raises:
@@ -167,7 +168,8 @@ def find_start(run: Path, config: Config, resume: str) -> checkpoint.Checkpoint 
             raise UsageError(f"--resume {resume}: is of another run, and {run} has checkpoints of its own; give another --run")
     if saved:
         check_whole(saved)
-        check_same(run, config.as_dict(), saved.config)
+        of_data = [] if saved.trainer["loader"]["fingerprint"].get("shards") == shards else ["data"]
+        check_same(run, of_data + differences(config.as_dict(), saved.config))
     return saved
 
 
@@ -203,8 +205,8 @@ def processor() -> str:
     return f"{names[0] if names else platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def check_same(run: Path, own: dict[str, Any], saved: dict[str, Any]) -> None:
-    if changed := differences(own, saved):
+def check_same(run: Path, changed: list[str]) -> None:
+    if changed:
         names = ", ".join(changed)
         raise UsageError(f"{run}: was started with other values of {names}; repeat its options to go on, or give another --run")
 

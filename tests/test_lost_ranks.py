@@ -72,12 +72,11 @@ def test_a_rank_that_is_always_killed_is_given_up(photo_set, tmp_path):
     assert line.endswith("the same command goes on from the last checkpoint")
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "code", "to"),
     [
-        (signal.SIGTERM, 143, "launcher"),
-        pytest.param(signal.SIGTERM, 143, "rank 1", marks=pytest.mark.long),
+        pytest.param(signal.SIGTERM, 143, "launcher", marks=pytest.mark.long),
+        (signal.SIGTERM, 143, "rank 1"),
         pytest.param(signal.SIGINT, 130, "launcher", marks=pytest.mark.long),
         pytest.param(signal.SIGINT, 130, "rank 1", marks=pytest.mark.long),
     ],

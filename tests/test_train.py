@@ -10,6 +10,7 @@ import torch
 
 from engine import checkpoint
 from tests.commands import write_sums
+from tests.conftest import build
 from tests.forked import run_forked
 
 ROOT = Path(__file__).parent.parent
@@ -215,6 +216,19 @@ def test_changed_options_are_refused_by_name(undisturbed, photo_set):
     assert "other values of seed" in result.stderr
     result = train(photo_set, "whole", "--steps", "45", "--recipe", "gray32", cwd=cwd, code=2)
     assert "other values of views, recipe" in result.stderr
+    result = train(photo_set, "whole", "--steps", "45", "--batch-size", "8", cwd=cwd, code=2)
+    assert "other values of batch;" in result.stderr
+    result = train(photo_set, "whole", "--steps", "45", "--preset", "laptop32", cwd=cwd, code=2)
+    assert "other values of preset, " in result.stderr
+
+
+def test_other_data_are_refused_by_that_name_whatever_their_size(photos, photo_set, tmp_path):
+    """Though as many epochs of them are other steps."""
+    train(photo_set, "one", "--epochs", "1", cwd=tmp_path)
+    half = tmp_path / "half"
+    build("folder", "--src", str(photos), "--out", str(half), "--val", "0.5", "--workers", "1")
+    result = train(half, "one", "--epochs", "1", cwd=tmp_path, code=2)
+    assert "other values of data, steps;" in result.stderr
 
 
 def test_a_run_with_views_of_its_own_is_continued_and_probed_without_their_file(photo_set, tmp_path):
@@ -287,6 +301,12 @@ def test_with_no_arguments_it_says_how_to_get_imagenet(tmp_path):
 def test_a_small_data_set_trains_with_a_preset_made_for_a_large_one(photo_set, tmp_path):
     result = run("train.py", "--data", photo_set, "--gpus", "0", "--preset", "fashion-mnist", "--steps", "1", cwd=tmp_path)
     assert "1 steps of 48 images" in result.stdout
+
+
+def test_quiet_says_nothing_where_nothing_is_wrong(photo_set, tmp_path):
+    result = train(photo_set, "quiet", "--steps", "2", "--quiet", cwd=tmp_path)
+    assert (result.stdout, result.stderr) == ("", "")
+    assert final(tmp_path / "runs" / "quiet").trainer["step"] == 2
 
 
 def test_presets_are_listed(tmp_path):
