@@ -114,7 +114,7 @@ def separate(view1: Features, view2: Features, locations: Tensor) -> Tensor:
 def wire(W: int = 8, N: int = 1024, R: int = 2560) -> None:
     """Bytes a rank receives for the objective's vectors in a step, forward and backward, in a 16-bit format."""
     away, both_ways, size = N - N // W, 2, 2
-    targets, others = 2 * (25 + 49), {"sources": 2 * 2} | {f"sources with K = {K} for r7": 2 * (2 + K) for K in (4, 8)}
+    targets, others = 2 * (25 + 49), {"sources": 2 * 2} | {f"sources with K = {K} for r7": 2 * (2 + K) for K in (2, 4, 8)}
     whole = away * both_ways * targets * R * size
     print(f"\n{W} ranks, global batch {N}, R {R}, 16 bit: a rank gathers vectors and scatters their gradients")
     print(f"  targets, as in most implementations: {whole / 1e6:8.1f} MB a step")

@@ -54,12 +54,13 @@ def wire(preset: Preset, W: int, images: int, classes: int = 1000, gradient_byte
         vector_bytes: of the format that the encoder computes in.
     """
     with torch.device("meta"):
-        model = AMDIM(preset.encoder, classes, preset.clip)
+        model = AMDIM(preset.encoder, classes, preset.clip, preset.mixture)
     weights = sum(weight.numel() for weight in model.parameters())
     others, N, R = (W - 1) / W, W * images, preset.encoder.embedding
     norms = [norm.num_features for norm in model.encoder.modules() if isinstance(norm, GlobalBatchNorm)] * 2 + [1024]
-    sources = 2 * 2 * (2 * N * R * vector_bytes)  # two views, there and their gradients back; r1 and r5
-    sums = 2 * 2 * (2 * 3 * N * 4)  # there and back, twice round; three of each direction
+    vectors, K = 2 + preset.mixture, preset.mixture  # r1 and r5, and mixture features
+    sources = 2 * 2 * (vectors * N * R * vector_bytes)  # two views, there and their gradients back
+    sums = 2 * 2 * (2 * (3 + K) * N * 4)  # there and back, twice round; those of each direction
     statistics = sum(2 * 4 * channels * (W + 2) for channels in norms)  # a gather of (2, C), a sum of (2, C) twice round
     waits = 2 * len(norms) + 2  # of the gathers of sources, one is hidden each way
     return Wire(2 * others * weights * gradient_bytes, others * (sources + sums), others * statistics, waits)
@@ -199,7 +200,9 @@ def computed() -> None:
         f"  NVLink {in_units(inside, 1e9)} GB/s one way, {in_units(between, 1e9)} GB/s of network a GPU; {LINK_SHARE:.0%} of it"
     )
     print(f"  a small collective {1e6 * LATENCY[False]:.0f} us within a node, {1e6 * LATENCY[True]:.0f} us between nodes")
-    print(f"  loading: the GPU's decoder {GPU_DECODER:,.0f} images/s, or {in_units(cores, 1)} cores with {loader:,.0f} each;")
+    print("  gradients travel during the last two thirds of the computation; the sums of a ring leave a node by eight cards")
+    print(f"  loading: the A100's own decoder, {GPU_DECODER:,.0f} images/s, also for H100 (NVIDIA, in DALI's issue #5362),")
+    print(f"  or {in_units(cores, 1)} cores with {loader:,.0f} each;")
     print(f"  the latter measured on one thread: {describe()}")
     print(f"{'':16}{'':12}{'TFLOP':>8}{'sent':>9}{'images/s':>10}{'efficiency':>12}{'bound by':>11}{f'{EPOCHS} epochs':>12}")
     for name in ("imagenet-small", "imagenet-medium", "imagenet-large"):

@@ -69,7 +69,9 @@ def results(request, tmp_path_factory):
         pytest.skip(reason)
     shim = tmp_path_factory.mktemp("shim") / "shim.so"
     build = ["g++", "-std=c++20", "-shared", "-fPIC", *(f"-I{path}" for path in include_paths()), HERE / "shim.cpp", "-o", shim]
-    subprocess.run(build, check=True)
+    built = subprocess.run(build, capture_output=True, text=True, check=False)
+    if built.returncode:
+        pytest.skip(f"the fake device does not build here: {built.stderr.splitlines()[0]}")
     asked = [item.callspec.params for item in request.session.items if item.path == Path(__file__)]
     cases = list(dict.fromkeys(each["case"] if "case" in each else faulty(each["fault"]) for each in asked))
     command = [sys.executable, HERE / "session.py", shim, str(LOG_EVERY), *cases]

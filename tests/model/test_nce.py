@@ -84,6 +84,21 @@ def test_sizes_and_clips_with_gradients(B, L, R, clip, scale):
         assert (mine - reference).norm() <= 1e-10 * reference.norm()
 
 
+@pytest.mark.parametrize("clip", [5.0, 35.0])
+def test_the_worst_scores_of_the_largest_clip_fit_float32(clip):
+    """Negatives at +c and positives at -c: N e^{-u} is the largest that it can be, and neither it nor its gradient overflows."""
+    vectors = torch.full((64, 49, 8), 1e3)
+    sources, targets = -vectors[:, 0], vectors.clone()
+    targets[1::2], sources[1::2] = -targets[1::2], -sources[1::2]  # half the images are each other's hard negatives
+    leaves = [sources.requires_grad_(), targets.requires_grad_()]
+    loss, _ = nce(*leaves, clip)
+    exact, _ = plain_nce(*(t.detach().double() for t in leaves), clip)
+    assert loss.dtype is torch.float32
+    torch.testing.assert_close(loss.double(), exact, rtol=1e-6, atol=0)
+    assert loss > 2 * clip
+    assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(loss, leaves))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_sums_are_float32_for_narrow_inputs(dtype):
     """Compared on the rounded inputs, so that what is left is the arithmetic's own error."""

@@ -83,8 +83,10 @@ def test_gradients_of_closing_are_those_of_differences(channels):
     assert torch.autograd.gradcheck(products.close_unit, [x.requires_grad_() for x in inputs])
 
 
+@pytest.mark.parametrize("served", [True, False], ids=["products", "plain"])
 @pytest.mark.parametrize("use_bn", [False, True])
-def test_channels_last_stays_channels_last(use_bn):
+def test_channels_last_stays_channels_last(monkeypatch, use_bn, served):
+    monkeypatch.setattr(products, "serve", lambda _: served)
     encoder = Encoder(EncoderConfig(32, 4, 40, 2, use_bn)).to(memory_format=torch.channels_last)
     layouts = []
     for module in encoder.modules():

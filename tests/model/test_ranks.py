@@ -76,9 +76,13 @@ def test_ranks_train_as_one_process_with_the_whole_batch(W, components, tmp_path
         torch.testing.assert_close(rank[2], buffers, rtol=1e-12, atol=1e-14)
 
 
-def normalise(dtype, std):
+def batch_of_values(std):
     generator = torch.Generator().manual_seed(2)
-    whole = torch.randn(N, 5, 3, 3, generator=generator, dtype=torch.float64) * std + torch.arange(5.0)[:, None, None]
+    return torch.randn(N, 5, 3, 3, generator=generator, dtype=torch.float64) * std + torch.arange(5.0)[:, None, None]
+
+
+def normalise(dtype, std):
+    generator, whole = torch.Generator().manual_seed(3), batch_of_values(std)
     x = mine(whole).to(dtype).to(memory_format=torch.channels_last).requires_grad_()
     layer = GlobalBatchNorm(5).double() if dtype is torch.float64 else GlobalBatchNorm(5)
     with torch.no_grad():
@@ -101,6 +105,11 @@ def test_batch_norm_has_the_statistics_of_all_ranks(dtype, std, tolerance, tmp_p
     assert max(relative(y, reference[0]), relative(dx, reference[1])) < tolerance
     for of_weights in (2, 3):
         assert relative(sum(rank[of_weights].double() for rank in ranks), reference[of_weights]) < tolerance
+    if dtype is torch.bfloat16:  # statistics are float32 all the same: of the rounded values, exact to its digits
+        whole = batch_of_values(std).to(dtype).double()
+        var, mean = torch.var_mean(whole, (0, 2, 3))
+        torch.testing.assert_close(ranks[0][4]["running_mean"].double(), 0.1 * mean, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(ranks[0][4]["running_var"].double(), 0.9 + 0.1 * var, rtol=1e-5, atol=0)
     for rank in ranks:
         assert rank[4]["num_batches_tracked"] == 1
         for name in ("running_mean", "running_var"):
