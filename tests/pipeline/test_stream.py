@@ -67,7 +67,8 @@ def test_one_rank_and_several_see_the_same_views(photo_set, pixels, world):
 
 
 RESUME = """
-import sys, torch
+import signal, sys, torch
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what it runs in the background ignore it
 from pathlib import Path
 from tests.pipeline.loaders import endless, joined, loader
 for pixels in ("dali", "torch"):
