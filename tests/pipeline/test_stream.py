@@ -93,7 +93,10 @@ def test_another_process_with_more_ranks_continues_bit_for_bit_until_ctrl_c(phot
     for pixels in ("dali", "torch"):
         assert same(torch.load(tmp_path / f"{pixels}-batches"), whole(pixels)[4:9])
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    try:
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()  # one that heard nothing would go on for ever
     assert process.returncode == -signal.SIGINT
     assert errors.splitlines()[-1] == "KeyboardInterrupt"
 
