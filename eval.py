@@ -91,8 +91,8 @@ def measure_segments(subject: Subject, where: Place, console: Console) -> None:
     console.print(f"figure: {draw_segments(found, run)}")
 
 
-def weights_of(checkpoint: Path | None, run: Path, last: bool) -> tuple[Checkpoint, bool]:
-    """The checkpoint that is asked about, and whether its weights are the average over training."""
+def checkpoint_of(checkpoint: Path | None, run: Path, last: bool) -> tuple[Checkpoint, bool]:
+    """The checkpoint that is asked about, with the weights that are wanted of it, and whether these are its average."""
     saved = runs.read(checkpoint, "--checkpoint") if checkpoint else runs.newest_checkpoint(run)
     mean = not last and bool(saved.trainer.get("average"))
     return averaged(saved) if mean else saved, mean
@@ -169,7 +169,7 @@ def main(
     if curve:
         console.print(f"training curve: {draw_curve(directory)}")
         return
-    saved, mean = weights_of(checkpoint, directory, last)
+    saved, mean = checkpoint_of(checkpoint, directory, last)
     if export is not None or features_out is not None:
         source = find(runs.data_of(saved, data)) if features_out is not None else None
         use(saved, directory, source, export, features_out, mean, place(gpus), console)

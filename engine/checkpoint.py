@@ -121,7 +121,7 @@ def forget_after(root: Path, step: int) -> None:
 
 
 def whole(path: Path) -> bool:
-    """Whether it would load; of large files no more than the bytes' sums is read."""
+    """Whether it would load, as far as that can be told without its tensors in memory."""
     try:
         check_sums(path)
         torch.load(path / "trainer.pt", map_location="cpu", weights_only=True, mmap=True)

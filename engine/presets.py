@@ -105,14 +105,12 @@ DEMO = replace(
 
 PRESETS = {
     "demo": DEMO,
-    "parts": replace(DEMO, recipe="shapes32-fused", mixture=2, note="the same, and a segmentation of shapes: docs/mixtures.md"),
+    "parts": replace(DEMO, recipe="shapes32-fused", mixture=2, note="shapes and a segmentation of them: docs/mixtures.md"),
     "fashion-mnist": replace(
-        LAPTOP,
+        DEMO,
         encoder=EncoderConfig(32, 32, 512, 2, use_bn=True),
         recipe="gray32",
-        batch=128,
         epochs=4,
-        lr=2e-3,
         note="fashion-mnist on two CPU cores",
     ),
     "cifar10-small": replace(CIFAR10_LARGE, encoder=EncoderConfig(32, 128, 1024, 10), note="half as wide, for one small GPU"),
@@ -120,14 +118,7 @@ PRESETS = {
     "stl10": Preset(
         EncoderConfig(64, 192, 1536, 8), "stl64", epochs=300, milestones=SMALL_IMAGES, note="the paper's small encoder"
     ),
-    "laptop32": replace(
-        LAPTOP,
-        encoder=EncoderConfig(32, 32, 256, 2, use_bn=True),
-        recipe="cifar32",
-        batch=128,
-        lr=2e-3,
-        note="cifar10 and cifar100 without a GPU",
-    ),
+    "laptop32": replace(DEMO, recipe="cifar32", epochs=10, note="cifar10 and cifar100 without a GPU"),
     "laptop64": replace(LAPTOP, encoder=EncoderConfig(64, 32, 256, 2, use_bn=True), recipe="stl64", note="stl10 without a GPU"),
     "laptop128": LAPTOP,
     "imagenet-small": IMAGENET_SMALL,
