@@ -66,7 +66,8 @@ def rehearse(folder: Path, gpus: str, *more: str) -> str:
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     script = arguments if arguments[0] == "-m" else (str(ROOT / arguments[0]), *arguments[1:])
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     return subprocess.Popen([sys.executable, *script], cwd=folder, env=environment, text=True, **pipes)  # type: ignore[call-overload]
 

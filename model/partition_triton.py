@@ -6,10 +6,9 @@ A kernel that multiplied at once would have to hold 128 x R float32 sums, more t
 
 Deterministic: no atomics, every tile writes its own partial sums and torch adds them up in a second reduction.
 
-This has not run on a GPU. What is tested is the arithmetic, in Triton's interpreter on a CPU, and that it compiles for sm_80,
-sm_90 and sm_100 without register spills. The interpreter knows nothing of races, of launch limits, or of the GPU's own ``exp``:
-that is 2^y with y = u log2(e) in float32, so its relative error should grow with |u|, to some 5e-6 at e^{-70}, where torch's
-stays near 1e-7.
+Tested everywhere: the arithmetic, in Triton's interpreter on a CPU, and that it compiles for sm_80, sm_90 and sm_100 without
+register spills. On a GPU `make gpu-check` tests it, and has on an H200 (docs/results.md). A GPU's own ``exp`` is 2^y with y =
+u log2(e) in float32, so its relative error should grow with |u|, to some 5e-6 at e^{-70}, where torch's stays near 1e-7.
 
 Shape letters: M sources, B images, b images of a slice, L locations, R embedding width; all (b, L) of a slice are columns.
 """
@@ -37,12 +36,11 @@ class Shape(NamedTuple):
     stages: int
 
 
-# A thread holds 32 sums of the tile. With 64, from twice the columns or half the warps, registers spilled or
-# were all taken, depending on the compiler's version. 72 KB of shared memory: every GPU from sm_80 on has them.
-HALF = Shape(128, 64, 64, 8, 3)
+# 64 sums of the tile a thread, or 32 where an epilogue longer than that of ``sums`` made registers spill. On an H200 the wider
+# tile was 1.1 to 1.5 times as fast for ``sums``, and no faster for gradients (docs/step.md). At most 96 KB of shared memory.
+SUMS, GRADIENTS = Shape(128, 64, 64, 4, 4), Shape(128, 64, 64, 8, 3)
 # Without tensor cores, as TF32 would not be float32, a thread holds operands too: half the tile.
 FULL = Shape(64, 64, 32, 4, 2)
-SHAPES = {torch.float32: FULL, torch.float16: HALF, torch.bfloat16: HALF}
 
 WORKSPACE = 2**25  # scores a workspace: 64 MB in half precision
 PARTIALS = 512  # column tiles a launch: partial sums then take 4 KB a source, less than the source at R = 2560
@@ -75,7 +73,7 @@ def sums(sources: Tensor, owner: Tensor, targets: Tensor, clip: float) -> tuple[
     """
     (M, R), (B, L, _) = sources.shape, targets.shape
     sources, owner, targets = sources.contiguous(), owner.contiguous(), targets.contiguous()
-    shape = _shape(sources.dtype)
+    shape = shape_of(sources.dtype, SUMS)
     negatives, squares = sources.new_zeros(M, dtype=torch.float32), sources.new_zeros((), dtype=torch.float32)
     positives = sources.new_zeros(M, L, dtype=torch.float32)
     images = max(1, PARTIALS * shape.columns // L)
@@ -115,7 +113,7 @@ def score_gradients(
         (M, b L), of the sources' type: times targets it is the gradient of the sources, transposed times sources that of targets.
     """
     (M, R), (_, L, _) = sources.shape, targets.shape
-    some, shape = targets[images].contiguous(), _shape(sources.dtype)
+    some, shape = targets[images].contiguous(), shape_of(sources.dtype, GRADIENTS)
     columns = len(some) * L
     gradients = sources.new_empty(M, columns)
     upstream = [d.float().contiguous() for d in (d_negatives, d_positives, d_squares)]
@@ -128,10 +126,11 @@ def score_gradients(
     return gradients
 
 
-def _shape(dtype: torch.dtype) -> Shape:
-    if dtype not in SHAPES:
+def shape_of(dtype: torch.dtype, half: Shape) -> Shape:
+    """A kernel's tile, which is ``half`` in half precision."""
+    if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         raise ValueError(f"{dtype}: Triton's form takes float32, float16 and bfloat16; implementation='torch' takes it")
-    return SHAPES[dtype]
+    return FULL if dtype is torch.float32 else half
 
 
 def _grid(shape: Shape, M: int, columns: int) -> tuple[int, int]:

@@ -15,6 +15,8 @@ from errors import UsageError, UserError
 from pipeline import graph
 from pipeline.ahead import ahead
 from pipeline.draws import Draws
+from pipeline.in_use import InUse
+from pipeline.painted import painted, serves
 from pipeline.pixels import Painter
 from pipeline.recipes import Recipe
 from pipeline.shard_set import ShardSet
@@ -78,18 +80,23 @@ def make_views(
 def dali_views(
     jobs: Iterator[Job], recipe: Recipe, views: int, batch: int, options: dict[str, Any], root: ShardSet, prefetch: int
 ) -> Iterator[list[Tensor]]:
-    """The whole of it by DALI's graph, which works ahead by itself; bytes and draws come from a thread."""
+    """By DALI's graph, which works ahead by itself; bytes and draws come from a thread. On a GPU Triton ends what DALI began."""
+    device = torch.device("cpu") if options["device_id"] is None else torch.device("cuda", options["device_id"])
+    whole, in_use = not serves(device), InUse(device)
 
     def inputs(job: Job) -> list[Any]:
-        return [job.encoded, *(part for view in job.draws for part in graph.feed(recipe, view))]
+        return [job.encoded, *(part for view in job.draws for part in graph.feed(recipe, view, whole))]
 
     source = Source(ahead(((job, inputs(job)) for job in jobs), prefetch))
-    pipe = graph.build(source, recipe, views, batch, **options, prefetch=prefetch + 1)
-    # Tensors over DALI's memory: (B, 3, S, S) is channels-last because DALI writes (B, S, S, 3).
-    return (
-        [torch.from_dlpack(output.as_tensor()).permute(0, 3, 1, 2) for output in outputs]
-        for _, outputs in made(pipe, source, recipe, options, root)
-    )
+    pipe = graph.build(source, recipe, views, batch, **options, prefetch=prefetch + 1, whole=whole)
+    for job, outputs in made(pipe, source, recipe, options, root):
+        arrays = [torch.from_dlpack(output.as_tensor()) for output in outputs]  # tensors over DALI's memory, (B, S, S, 3)
+        if whole:
+            yield [array.permute(0, 3, 1, 2) for array in arrays]  # channels-last
+            continue
+        finished = [painted(array, recipe, draws) for array, draws in zip(arrays, job.draws, strict=True)]
+        in_use.hold(*arrays)
+        yield finished
 
 
 def torch_views(

@@ -30,6 +30,7 @@ def build(
     device_id: int | None,
     threads: int,
     prefetch: int = 2,
+    whole: bool = True,
 ) -> Pipeline:
     """A pipeline whose outputs are ``views`` batches of (S, S, 3) images: float16 on the GPU, float32 on the CPU.
 
@@ -38,9 +39,10 @@ def build(
     Args:
         source: called once a batch; returns the encoded images (a list of uint8 arrays) and then, for each view, ``feed(draws)``.
         device: "cpu" or "gpu"; on the GPU, decoding is DALI's "mixed" operator.
+        whole: without, views end where they are resampled, as levels uint8: ``painted`` does the rest.
     """
     pipe = Pipeline(batch_size=batch, num_threads=threads, device_id=device_id, prefetch_queue_depth=prefetch)
-    width = len(input_names(recipe))
+    width = len(input_names(recipe, whole))
     with pipe:
         encoded, *inputs = fn.external_source(source=source, num_outputs=1 + views * width, batch=True)
         image = fn.decoders.image(
@@ -51,8 +53,9 @@ def build(
             jpeg_fancy_upsampling=True,  # the CPU decoder's chroma, on the GPU too
         )
         grouped = [inputs[i : i + width] for i in range(0, len(inputs), width)]
-        named = [dict(zip(input_names(recipe), each, strict=True)) for each in grouped]
-        pipe.set_outputs(*([view(image, recipe, device, each) for each in named] or [image]))
+        named = [dict(zip(input_names(recipe, whole), each, strict=True)) for each in grouped]
+        made = [view(image, recipe, device, each) if whole else resampled(image, recipe, each) for each in named]
+        pipe.set_outputs(*(made or [image]))
     pipe.build()
     return pipe
 
@@ -64,25 +67,25 @@ def colour_inputs(recipe: Recipe) -> tuple[str, ...]:
     return ("gain", "centre") if recipe.color == "fused" else ("factor", "own", "mean", "hue", "keep", "gray")
 
 
-def input_names(recipe: Recipe) -> tuple[str, ...]:
+def input_names(recipe: Recipe, whole: bool = True) -> tuple[str, ...]:
     """Names of all that a view takes, in order."""
     turn = ("turn",) if recipe.transpose else ()
+    if not whole:
+        return ("window", *turn)
     operations = graph_steps.INPUTS if recipe.policy != "none" else ()
     light = ("light",) if recipe.lighting else ()
     return ("window", *turn, *operations, *colour_inputs(recipe), *light)
 
 
-def feed(recipe: Recipe, draws: Draws) -> list[np.ndarray]:
+def feed(recipe: Recipe, draws: Draws, whole: bool = True) -> list[np.ndarray]:
     """What the graph takes of one view's draws: (N, …) each, in the order of its inputs."""
-    shift, _ = normalisation(recipe)
-    tables = {
-        "window": windows(draws.box, recipe.size),
-        "turn": turns(draws.transposed),
-        "light": np.array(shift) + draws.light / recipe.std,
-        **(graph_steps.tables(draws.policy, recipe.size) if recipe.policy != "none" else {}),
-        **colour_tables(recipe, draws.jitter),
-    }
-    return [np.ascontiguousarray(tables[name], np.float32) for name in input_names(recipe)]
+    tables = {"window": windows(draws.box, recipe.size), "turn": turns(draws.transposed)}
+    if whole:
+        shift, _ = normalisation(recipe)
+        tables["light"] = np.array(shift) + draws.light / recipe.std
+        tables |= graph_steps.tables(draws.policy, recipe.size) if recipe.policy != "none" else {}
+        tables |= colour_tables(recipe, draws.jitter)
+    return [np.ascontiguousarray(tables[name], np.float32) for name in input_names(recipe, whole)]
 
 
 def windows(box: np.ndarray, side: int) -> np.ndarray:
@@ -128,10 +131,7 @@ def colour_tables(recipe: Recipe, jitter: Jitter) -> dict[str, np.ndarray]:
 
 def view(image: Any, recipe: Recipe, device: str, drawn: dict[str, Any]) -> Any:
     """One view: the box resampled, its operations, then colours and normalisation."""
-    pixels = resampled(image, recipe, drawn["window"])
-    if recipe.transpose:
-        pixels = fn.warp_affine(pixels, matrix=drawn["turn"], interp_type=DALIInterpType.INTERP_NN)
-    levels = fn.cast(pixels, dtype=types.FLOAT)
+    levels = fn.cast(resampled(image, recipe, drawn), dtype=types.FLOAT)
     if recipe.policy != "none":
         levels = graph_steps.operated(levels, recipe.size, device, drawn)
     shift, scale = normalisation(recipe)
@@ -185,15 +185,19 @@ def rotated(x: Any, sixths: Any) -> Any:
     return dmath.floor(fn.cat(*channels, axis=2) + 0.5)
 
 
-def resampled(image: Any, recipe: Recipe, window: Any) -> Any:
+def resampled(image: Any, recipe: Recipe, drawn: dict[str, Any]) -> Any:
     """The box at S x S. It is cut out first: the filter of a crop must not see what lies beyond; a moved image is reflected.
 
     Resampled across and then down, in whole levels after either, as Pillow does. In one go, which costs a third less on a CPU,
     an image would lie up to .27 levels off on average, for want of the rounding in between.
     """
+    window = drawn["window"]
     start, end = (fn.cast(window[k], dtype=types.INT32) for k in range(2))
     cut = fn.slice(image, start=start, end=end, axes=[0, 1], out_of_bounds_policy="reflect_101")
-    return along(along(cut, window[2], window[3], resize_x=recipe.size), window[4], window[5], resize_y=recipe.size)
+    levels = along(along(cut, window[2], window[3], resize_x=recipe.size), window[4], window[5], resize_y=recipe.size)
+    if recipe.transpose:
+        levels = fn.warp_affine(levels, matrix=drawn["turn"], interp_type=DALIInterpType.INTERP_NN)
+    return levels
 
 
 def along(image: Any, start: Any, end: Any, **size: Any) -> Any:

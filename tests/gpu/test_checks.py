@@ -1,11 +1,13 @@
 """The checks of `make gpu-check`, as tests."""
 
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from bench import gpu_check, gpu_commands
 from bench.gpu import Skip
+from model import products
 
 SMALL = Path(__file__).parent.parent / "small.toml"
 
@@ -17,6 +19,14 @@ def test_on_this_gpu(check):
         assert check()
     except Skip as reason:
         pytest.skip(str(reason))
+
+
+def test_the_check_of_the_encoder_compares_what_rounding_leaves_equal():
+    """On a CPU, whose products and plain operations it can tell apart no more than a GPU's."""
+    by_products = gpu_check.encoded("cpu")
+    with patch.object(products, "serve", lambda _: False):
+        plain = gpu_check.encoded("cpu")
+    assert 0 < gpu_check.difference(plain, by_products) < 1e-4
 
 
 @pytest.mark.long

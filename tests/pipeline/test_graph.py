@@ -36,10 +36,10 @@ DRAWN = {
 
 
 @cache
-def traced(name, device):
+def traced(name, device, whole=True):
     """The graph that the loader would build; building it would need the device."""
     with patch.object(Pipeline, "build", Pipeline.serialize):
-        return graph.build(lambda: [], ALL[name], views=2, batch=4, device=device, device_id=None, threads=1)
+        return graph.build(lambda: [], ALL[name], views=2, batch=4, device=device, device_id=None, threads=1, whole=whole)
 
 
 def nodes(pipe):
@@ -61,25 +61,27 @@ def placed(node):
 
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("device", ["cpu", "gpu"])
-def test_every_operator_exists_on_its_device(name, device):
-    for operator, where in operators(traced(name, device)):
+@pytest.mark.parametrize(("device", "whole"), [("cpu", True), ("gpu", True), ("gpu", False)])
+def test_every_operator_exists_on_its_device(name, device, whole):
+    for operator, where in operators(traced(name, device, whole)):
         assert operator in REGISTERED[where], f"{operator} is not registered for {where}"
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_pixels_stay_on_the_gpu(name):
+@pytest.mark.parametrize("whole", [True, False])
+def test_pixels_stay_on_the_gpu(name, whole):
     """One decoder for two views; after it, only what was drawn is still handled on the CPU."""
-    found = operators(traced(name, "gpu"))
+    found = operators(traced(name, "gpu", whole))
     assert [operator for operator, where in found if where == "mixed"] == ["decoders__Image"]
     assert {operator for operator, where in found if where == "cpu"} <= {"Cast", "_TensorSubscript"}
     assert found.count(("Resize", "gpu")) == 4  # across and down, two views
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_only_bytes_and_draws_cross_over_from_the_cpu(name):
+@pytest.mark.parametrize("whole", [True, False])
+def test_only_bytes_and_draws_cross_over_from_the_cpu(name, whole):
     """The bytes through the decoder and draws as named arguments, which DALI takes from the CPU; no tensor is copied over."""
-    for operator, where, node in nodes(traced(name, "gpu")):
+    for operator, where, node in nodes(traced(name, "gpu", whole)):
         tensors, arguments = placed(node)
         assert set(tensors) <= ({"gpu"} if where == "gpu" else {"cpu"}), operator
         assert set(arguments) <= {"cpu"}, operator
@@ -97,6 +99,16 @@ def test_views_leave_the_gpu_graph_in_half_precision(name):
     for output in gpu._graph_out:
         assert output.device == "gpu"
         assert output.source._op.schema_name == "Cast"
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_triton_ends_is_a_cut_and_two_passes_a_view(name):
+    """And a turn where the recipe has one: of all that a policy and colours take, the graph has nothing."""
+    found = Counter(operators(traced(name, "gpu", whole=False)))
+    turns = 2 if ALL[name].transpose else 0
+    assert {operator: count for (operator, where), count in found.items() if where == "gpu"} == (
+        {"Slice": 2, "Resize": 4} | ({"WarpAffine": turns} if turns else {})
+    )
 
 
 def test_a_graph_is_as_large_as_the_docs_say():
