@@ -105,10 +105,10 @@ def product(side: int, device: torch.device) -> Work:
     return lambda: a @ b
 
 
-def operations(preset: Preset) -> float:
+def operations(preset: Preset, device: torch.device) -> float:
     """Multiplications and additions of the products and convolutions of a step in the original's arrangement."""
     with FlopCounterMode(display=False) as counter:
-        step(preset, Arrangement(), torch.device("cpu"))()
+        step(preset, Arrangement(), device)()
     return counter.get_total_flops()
 
 
@@ -157,7 +157,7 @@ def main(
     print(f"{describe()}, {torch.get_num_threads()} threads\n{row.encoder}, batch {row.batch}; medians of {repeats} turns")
     works: dict[str, Work] = {str(side): product(side, device) for side in SIDES}
     works |= {name: step(row, how, device) for name, how in ladder(compiled, bool(gpus)).items()}
-    report(in_turns(works, repeats, device), operations(row), row.batch)
+    report(in_turns(works, repeats, device), operations(row, device), row.batch)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def plan(run: Path, config: Config, loader: TwoViewLoader, weights: int) -> list
     return [
         ("run", str(run)),
         ("data", f"{config.data}: {len(loader.store):,} images of {'+'.join(loader.splits)}"),
-        ("views", f"recipe {preset.recipe}, made by {loader.pixels}"),
+        ("views", f"recipe {preset.recipe}, {loader.recipe.color} colours: {loader.makers}"),
         ("preset", f"{config.preset}: {sizes}"),
         ("length", f"{config.steps:,} steps of {preset.batch} images, {config.steps / len(loader):.2f} epochs"),
         ("schedule", f"lr {preset.lr:g}, {preset.warmup} warm-up, {preset.schedule}{beyond(preset)}"),

@@ -53,6 +53,17 @@ def choose(pixels: str, device: torch.device) -> str:
     return ("dali" if device.type == "cuda" else "torch") if pixels == "auto" else pixels
 
 
+def makers(pixels: str, device: torch.device) -> str:
+    """Who makes the views of a back-end, and why, for the start-up table."""
+    if pixels == "torch":
+        return "DALI decodes, torch does the rest (several times faster on a CPU than DALI's graph)"
+    if device.type == "cpu":
+        return "DALI's graph"
+    if serves(device):
+        return "DALI decodes and resamples, Triton does the rest (a kernel or three instead of hundreds)"
+    return "DALI's graph (faster ends of it want Triton, a C compiler and a GPU from compute capability 8.0 on)"
+
+
 def make_views(
     jobs: Iterator[Job],
     recipe: Recipe,

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from errors import UsageError
-from pipeline.backends import PREFETCH, Job, choose, cores, job_of, make_views
+from pipeline.backends import PREFETCH, Job, choose, cores, job_of, make_views, makers
 from pipeline.draws import Draws, centre_view, draw_locations, draw_views, sliced
 from pipeline.in_use import InUse
 from pipeline.needs import Need, most_at_once, needs
@@ -103,6 +103,11 @@ class TwoViewLoader:
             samples = f"{len(self.store)} samples in {'+'.join(self.splits)}"
             raise UsageError(f"{self.root}: {samples} are less than one batch of {self.batch}; {advice}")
         self.root.admit(self.room)
+
+    @property
+    def makers(self) -> str:
+        """Who makes the views, and why."""
+        return makers(self.pixels, self.device)
 
     @property
     def room(self) -> int:

@@ -9,13 +9,16 @@ import torch
 from engine import adam, compiling, precision, summary
 from engine.presets import PRESETS
 from engine.runs import Config
+from pipeline import RECIPES, backends
+from pipeline.backends import makers
 
 CPU = torch.device("cpu")
 EAGER = compiling.choose("auto", CPU)
 
 
 class Loader:
-    store, splits, pixels = range(1000), ("train",), "torch"
+    store, splits, recipe = range(1000), ("train",), RECIPES["shapes32"]
+    makers = makers("torch", CPU)
 
     def __len__(self):
         return 10
@@ -26,9 +29,16 @@ def test_the_plan_says_what_is_trained_on_what():
     rows = dict(summary.plan(Path("runs/r"), config, Loader(), 1234))
     assert rows["run"] == "runs/r"
     assert "1,000 images of train" in rows["data"]
+    assert rows["views"].startswith("recipe shapes32, exact colours: DALI decodes, torch does the rest (")
     assert "1,234 weights" in rows["preset"]
     assert "25 steps of 128 images, 2.50 epochs" in rows["length"]
     assert rows["schedule"] == "lr 0.002, 100 warm-up, cosine"
+
+
+@pytest.mark.parametrize(("served", "words"), [(True, "Triton does the rest ("), (False, "DALI's graph (")])
+def test_views_on_a_gpu_are_ended_by_what_is_there(monkeypatch, served, words):
+    monkeypatch.setattr(backends, "serves", lambda _: served)
+    assert words in makers("dali", torch.device("cuda"))
 
 
 @pytest.mark.parametrize(("every", "words"), [("10m", "after 10 minutes"), ("500", "after 500 steps")])
