@@ -266,6 +266,7 @@ CHECKS: tuple[Callable[[], str], ...] = (
     finite,
     compiled,
     waiting,
+    gpu_views.painting,
     gpu_views.views,
     gpu_views.hand_over,
     gpu_views.memory,

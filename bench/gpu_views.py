@@ -10,11 +10,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bench.gpu import need, need_gpu
+from bench.gpu import Skip, need, need_gpu
 
 GPU = "cuda:0"
 BATCH = 64
 READ = 30  # batches
+UNLIKE = 0.01  # share of values of fused colours: sums in another order, rounded to half precision
 BOUND = 0.05  # of a standard deviation, on average: about three levels
 GROWTH = 64 * 2**20  # bytes that memory may vary by, some allocations being kept until they are needed
 
@@ -53,6 +54,56 @@ def check_form(x: Any, device: str) -> None:
     assert x.device == torch.device(device), x.device
     assert x.dtype == (torch.float16 if x.is_cuda else torch.float32), x.dtype
     assert x.is_contiguous(memory_format=torch.channels_last), x.stride()
+
+
+def painting() -> str:
+    """What Triton makes of resampled levels is what the CPU's loops make of them, bit for bit where colours are exact."""
+    need_all()
+    import torch
+
+    from pipeline import RECIPES
+    from pipeline.painted import painted, serves
+
+    if not serves(torch.device(GPU)):
+        raise Skip("Triton does not serve here")
+    unequal = {}
+    for name, recipe in RECIPES.items():
+        levels, draws = drawn_levels(recipe, 256)
+        found = painted(torch.from_numpy(levels).to(GPU), recipe, draws).cpu()
+        unequal[name] = (found != ended(levels, recipe, draws).half()).sum().item() / found.numel()
+    wrong = {name: share for name, share in unequal.items() if share > (UNLIKE if RECIPES[name].color == "fused" else 0)}
+    assert not wrong, f"shares of values that differ: {wrong}"
+    return f"{sum(not share for share in unequal.values())} of {len(unequal)} recipes equal in every bit"
+
+
+def drawn_levels(recipe: Any, count: int) -> tuple[Any, Any]:
+    """Noise (N, S, S, 3) uint8, a third of it of few levels, and draws for it."""
+    import numpy as np
+
+    from pipeline.draws import draw_views
+
+    rng = np.random.default_rng(0)
+    levels = rng.integers(0, 256, (count, recipe.size, recipe.size, 3), dtype=np.uint8)
+    levels[::3] = rng.integers(90, 140, levels[::3].shape)
+    return levels, draw_views(recipe, np.tile([200, 230], (count, 1)), 0, 0, 0)[0]
+
+
+def ended(levels: Any, recipe: Any, draws: Any) -> Any:
+    """What ``painted`` does on a GPU, by the loops for the CPU: (N, 3, S, S) float32 of levels (N, S, S, 3) uint8."""
+    import numpy as np
+    import torch
+
+    from pipeline.pixels import colouring, operating
+
+    S = recipe.size
+    operate, colour = operating(recipe, draws), colouring(recipe, draws)
+    out, spare = np.empty((len(levels), 3, S * S), np.float32), np.empty((3, S * S), np.uint8)
+    for i, image in enumerate(np.asarray(levels)):
+        planes = np.ascontiguousarray(image.reshape(-1, 3).T)
+        if operate:
+            operate(i, planes, spare)
+        colour(i, planes, out[i])
+    return torch.from_numpy(out.reshape(-1, 3, S, S))
 
 
 def hand_over() -> str:

@@ -27,7 +27,7 @@ EXPECTED = {
     "imagenet-large": "68.1 %, README of amdim-public",
 }
 UNKNOWN = "no figure known"
-# Images a second in training. Presets for a CPU: measured; the others: computed for one A100 at REACHED of its peak, as in
+# Images a second in training, measured or computed for one A100 at REACHED of its peak, as in
 # docs/scaling.md (encoders as small as the CPU's would wait for their launches there, not for products).
 MEASURED = {
     "demo": "182, two CPU cores, float32, measured",
@@ -36,6 +36,7 @@ MEASURED = {
     "laptop32": "189, two CPU cores, float32, one step",  # by train.py --preset NAME --data data/shapes --dry-run
     "laptop64": "68, two CPU cores, float32, one step",
     "laptop128": "56, two CPU cores, float32, one step",
+    "imagenet-small": "2,913, one H200, bfloat16, measured",  # python -m bench.gpu_training: docs/loader.md
 }
 A100 = 1e12 * dict(work.PEAKS)["A100"]
 REACHED = 0.35
@@ -62,7 +63,7 @@ MEMORY = (
 )
 SPEED = (
     f"Images/s where no machine is named are computed, for one A100 at {REACHED:.0%} of its peak in bfloat16 (docs/scaling.md); "
-    "nothing was measured on a GPU."
+    "on a GPU one preset alone was measured."
 )
 
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 import triton
 
+from bench.gpu_views import ended
 from pipeline import RECIPES, colours_triton, operations_triton, steps
 from pipeline.draws import draw_views
 from pipeline.painted import painted
 from pipeline.policy import NAMES, RANGES, Policy, as_steps
-from tests.pipeline.ended import ended
 
 assert triton.knobs.runtime.interpret, "run with TRITON_INTERPRET=1"
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance
 
+from bench.gpu_views import ended
 from pipeline import backends, exact, jitter
 from pipeline.backends import Job, make_views
 from pipeline.draws import draw_views, mirrored, plain, sliced
 from pipeline.pixels import Painter, there_and_back
 from pipeline.recipes import CIFAR32, RECIPES, STL64
-from tests.pipeline.ended import ended
 
 S = 48
 PLAIN = replace(STL64, size=S, resize=S)
