@@ -123,6 +123,24 @@ def test_resumed_from_the_middle_equals_undisturbed(undisturbed, photo_set, tmp_
     assert same_weights(cut, undisturbed)
 
 
+@pytest.mark.long
+def test_float16_goes_on_with_the_scale_that_it_had(photo_set, tmp_path):
+    """And with the steps since it last fell, which it does in the first ones: those are skipped."""
+    options = ("--steps", "16", "--save-every", "13", "--amp", "fp16")
+    train(photo_set, "whole", *options, cwd=tmp_path)
+    train(photo_set, "cut", *options, cwd=tmp_path)
+    whole, cut = (tmp_path / "runs" / name for name in ("whole", "cut"))
+    remove(cut / "checkpoints" / "step-16")
+    assert "step-13" in train(photo_set, "cut", *options, cwd=tmp_path).stdout
+    assert losses(cut) == losses(whole)
+    assert same_weights(cut, whole)
+    scaler = final(whole).trainer["scaler"]
+    assert scaler["scale"] < 2**16
+    assert 0 < scaler["_growth_tracker"] < 16
+    assert final(cut).trainer["scaler"] == scaler
+    assert metrics(whole)[-1]["loss_scale"] == scaler["scale"]
+
+
 def remove(path):
     import shutil
 

@@ -1,9 +1,13 @@
 """Which number format is chosen where."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from engine.finite import NotFinite
 from engine.precision import choose
+from engine.trainer import LEAST_SCALE, Trainer
 from errors import UsageError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -35,3 +39,17 @@ def test_a_request_is_taken_at_its_word(monkeypatch):
 def test_only_float16_scales_the_loss():
     assert choose("fp16", CPU).scaler(CPU).is_enabled()
     assert not choose("bf16", CPU).scaler(CPU).is_enabled()
+
+
+@pytest.mark.parametrize(("scale", "good"), [(LEAST_SCALE, True), (LEAST_SCALE / 2, False)])
+def test_a_scale_that_has_fallen_too_low_ends_the_run_at_its_step(scale, good):
+    trainer = SimpleNamespace(scaler=torch.amp.GradScaler("cpu", init_scale=scale), step=1234)
+    if good:
+        assert Trainer.scale(trainer) == {"loss_scale": scale}
+        return
+    with pytest.raises(NotFinite, match="overflow float16 at step 1,234, even 0.000488281 times as large; .* try --amp bf16 or off"):
+        Trainer.scale(trainer)
+
+
+def test_without_float16_there_is_no_scale_to_log():
+    assert Trainer.scale(SimpleNamespace(scaler=torch.amp.GradScaler("cpu", enabled=False))) == {}

@@ -1,0 +1,73 @@
+"""How ranks meet and how they end, as far as one process can show it; several processes: tests/test_lost_ranks.py."""
+
+import os
+from datetime import timedelta
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from engine import group
+from engine.launch import Place
+from engine.peers import Peers
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What torch was asked for."""
+    calls = []
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **options: calls.append((backend, options)))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: calls.append(("set_device", device)))
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    return calls
+
+
+def test_gpus_speak_nccl_each_through_its_own(asked):
+    device, store = torch.device("cuda", 3), dist.HashStore()
+    group.start(Place(3, 8, device), store, timeout=600)
+    (_, chosen), (backend, options) = asked
+    assert chosen == device
+    assert backend == "nccl"
+    assert (options["store"], options["rank"], options["world_size"], options["device_id"]) == (store, 3, 8, device)
+    assert options["timeout"] > timedelta(seconds=600), "the ranks' own time-out says who is missing, and has to come first"
+    assert "GLOO_SOCKET_IFNAME" not in os.environ
+
+
+@pytest.mark.parametrize(("here", "interface"), [(4, "lo"), (2, None)])
+def test_cpus_speak_gloo_over_the_loopback_where_all_are_on_one_machine(asked, here, interface):
+    group.start(Place(1, 4, torch.device("cpu"), here=here), dist.HashStore(), timeout=600)
+    ((backend, options),) = asked
+    assert backend == "gloo"
+    assert "device_id" not in options
+    assert os.environ.get("GLOO_SOCKET_IFNAME") == interface
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (RuntimeError("[/pytorch/third_party/gloo/x.cc:81] Timed out waiting 1000ms for recv operation"), True),
+        (RuntimeError("NCCL error in: ProcessGroupNCCL.cpp:3699, unhandled system error"), True),
+        (RuntimeError("Connection closed by peer [127.0.0.1]:4242"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), True),
+        (dist.DistNetworkError("the store is gone"), True),
+        (RuntimeError("shape '[3]' is invalid for input of size 4"), False),
+        (ValueError("gloo"), False),
+        (KeyboardInterrupt(), False),
+    ],
+)
+def test_what_is_an_error_of_another_rank_or_a_gpu(error, lost):
+    assert group.is_lost(error) is lost
+
+
+@pytest.mark.parametrize("said", ["error", "silence", "all"])
+def test_nobody_waits_for_a_rank_that_has_failed_or_is_silent(said, monkeypatch):
+    """Rank 1 never says that it is done, but for the last case; by the clock alone it would be waited for for a minute."""
+    monkeypatch.setattr(group, "SILENCE", 0.2)
+    store, waiting = dist.HashStore(), Peers(0, 2)
+    waiting.store = store
+    for rank in range(2):
+        store.set(f"beat/{rank}", "1 5")
+    store.set("done/0", "")
+    if said != "silence":
+        store.set("error" if said == "error" else "done/1", "")
+    group.wait_for_all(waiting, store, "done", seconds=60)  # pytest's own time-out is what fails

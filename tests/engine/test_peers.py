@@ -1,0 +1,72 @@
+"""What ranks say to one another: two of them in one process, each with its thread and its connection to one store."""
+
+import threading
+from datetime import timedelta
+
+import pytest
+import torch.distributed as dist
+
+from engine import peers as module
+from engine.peers import Peers
+
+
+@pytest.fixture
+def two(monkeypatch):
+    monkeypatch.setattr(module, "PERIOD", 0.1)  # a beat may come late on a busy machine
+    store = dist.TCPStore("127.0.0.1", 0, None, True, timedelta(seconds=20), wait_for_workers=False)
+    pair = [Peers(rank, 2, store.clone(), timeout=60) for rank in range(2)]
+    yield pair
+    for each in pair:
+        each.leave()
+
+
+def walk(rank, steps, heard, wait):
+    """Takes steps until a word is heard."""
+    for step in range(1, steps + 1):
+        wait.wait(0.001)
+        if word := rank.reached(step):
+            heard.append((step, word))
+            return
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("asking", [0, 1])
+def test_both_hear_a_word_after_the_same_step_wherever_they_stand(two, asking):
+    heard, ahead = [], threading.Event()
+    for step in range(1, 8):
+        two[1].reached(step)  # further than the other
+    two[asking].ask("save")
+    threads = [threading.Thread(target=walk, args=(rank, 10**6, heard, ahead)) for rank in two]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (first, word), (second, other) = heard
+    assert (word, other) == ("save", "save")
+    assert first == second
+
+
+@pytest.mark.timeout(60)
+def test_a_rank_that_no_longer_beats_is_named_with_its_last_step(two):
+    two[1].reached(41)
+    while not two[0].heard()[1] or two[0].heard()[1][1] != "41":
+        pass
+    assert "no step was finished in 60 s, though all 2 ranks answer" in two[0].silence()
+    assert two[0].silence("it broke") == "rank 0: it broke (all 2 ranks answer)"
+    two[1].leave()
+    two[0].reached(42)
+    assert two[0].silence().startswith("rank 0 waits at step 43 for rank 1 (last heard of after step 41)")
+
+
+def test_one_rank_alone_prints_an_error(two):
+    assert two[1].claim("mine")
+    assert not two[0].claim("mine, too")
+    assert two[1].claim("again")
+
+
+def test_a_rank_by_itself_hears_what_it_asks_at_once():
+    alone = Peers()
+    alone.ask("save")
+    alone.ask("save")
+    assert alone.reached(3) == "save"
+    assert alone.reached(4) is None
