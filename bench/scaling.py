@@ -15,6 +15,7 @@ import os
 import resource
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, NamedTuple
@@ -26,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.machine import describe
 from engine.presets import PRESETS, Preset
 from errors import UserError, run_app
-from model import AMDIM
+from model import AMDIM, Encoder, EncoderConfig
 from model.batchnorm import GlobalBatchNorm
 
 LOOPBACK = Path("/sys/class/net/lo/statistics/tx_bytes")
@@ -152,14 +153,20 @@ GPU_DECODER = 5000.0  # images/s
 
 
 def operations(preset: Preset, B: int, N: int) -> float:
-    """Of a rank in a step: convolutions counted by torch on tensors without values, and the scores of N x B images."""
+    """Of a rank in a step: convolutions, and the scores of N x B images."""
+    scores = 2 * N * B * (2 * 25 + 49) * 2 * preset.encoder.embedding * 4  # made, made again, and two products of gradients
+    return convolutions(preset.encoder) * B + scores
+
+
+@cache
+def convolutions(config: EncoderConfig) -> float:
+    """Of two views of an image, forward and backward, counted by torch on tensors without values."""
     with torch.device("meta"):
-        encoder = AMDIM(preset.encoder, 0, preset.clip).encoder
-        x = torch.empty(2, 3, preset.encoder.size, preset.encoder.size)
+        encoder = Encoder(config)
+        x = torch.empty(2, 3, config.size, config.size)
         with FlopCounterMode(display=False) as counter:
             torch.stack([each.sum() for each in encoder(x)]).sum().backward()
-    scores = 2 * N * B * (2 * 25 + 49) * 2 * preset.encoder.embedding * 4  # made, made again, and two products of gradients
-    return counter.get_total_flops() * B + scores  # two images are as much as two views of one
+    return counter.get_total_flops()
 
 
 def predicted(preset: Preset, machine: Machine, loader: float) -> tuple[float, float, str]:

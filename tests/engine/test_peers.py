@@ -2,10 +2,12 @@
 
 import threading
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 import torch.distributed as dist
 
+import train
 from engine import peers as module
 from engine.peers import Peers
 
@@ -44,6 +46,40 @@ def test_both_hear_a_word_after_the_same_step_wherever_they_stand(two, asking):
     (first, word), (second, other) = heard
     assert (word, other) == ("save", "save")
     assert first == second
+
+
+class Clock:
+    """A ``SaveTimer`` of minutes that are over after given steps."""
+
+    minutes = True
+
+    def __init__(self, *steps):
+        self.steps = steps
+
+    def __call__(self, step):
+        return step in self.steps
+
+
+@pytest.mark.timeout(60)
+def test_minutes_are_those_of_rank_0_and_both_save_after_the_same_step(two):
+    saved, wait = {0: [], 1: []}, threading.Event()
+
+    def train_on(rank, clock):
+        for step in range(1, 10**6):
+            wait.wait(0.001)
+            saving, _ = train.agree(step, SimpleNamespace(code=None), clock, rank)
+            if saving:
+                saved[rank.rank].append(step)
+                return
+
+    clocks = Clock(5), Clock(1, 2, 3)  # the other rank's clock is ahead, and is not looked at
+    threads = [threading.Thread(target=train_on, args=each) for each in zip(two, clocks, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert saved[0] == saved[1]
+    assert saved[0][0] >= 5
 
 
 @pytest.mark.timeout(60)
