@@ -1,7 +1,7 @@
 """What colours and normalises views on a GPU, in one Triton kernel: DALI's graph has a hundred and fifty small operators for it.
 
-Each of those is launched by itself and passes over the whole batch, and training waited for them (docs/loader.md). The arithmetic is
-that of ``exact`` and ``fused`` on the CPU. Of operations one after another (``exact``) one alone looks at the whole image,
+Each of those is launched by itself and passes over the whole batch, and training waited for them (docs/loader.md). The arithmetic
+is that of ``exact`` and ``fused`` on the CPU. Of operations one after another (``exact``) one alone looks at the whole image,
 contrast, so two passes over its bytes are enough: one that does what comes before contrast, for the mean gray, and one that does
 all. Neither keeps anything in between: bytes come from the L2 cache, and to compute again costs less than to write.
 

@@ -48,7 +48,7 @@ def test_a_scale_that_has_fallen_too_low_ends_the_run_at_its_step(scale, good):
         assert Trainer.scale(trainer) == {"loss_scale": scale}
         return
     with pytest.raises(
-        NotFinite, match="overflow float16 at step 1,234, even 0.000488281 times as large; .* try --amp bf16 or off"
+        NotFinite, match=r"overflow float16 at step 1,234, even 0\.000488281 times as large; .* try --amp bf16 or off"
     ):
         Trainer.scale(trainer)
 
