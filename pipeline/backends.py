@@ -1,10 +1,12 @@
-"""The two ways to make views: DALI's graph on any device; or DALI's decoder and torch's pixels, which is faster on a CPU."""
+"""The ways to make views: DALI's graph on any device, which Triton's kernels end on a GPU; or DALI's decoder and torch's pixels,
+which is faster on a CPU.
+"""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +18,7 @@ from pipeline import graph
 from pipeline.ahead import ahead
 from pipeline.draws import Draws
 from pipeline.in_use import InUse
-from pipeline.painted import painted, serves
+from pipeline.painted import painted, serves, tables
 from pipeline.pixels import Painter
 from pipeline.recipes import Recipe
 from pipeline.shard_set import ShardSet
@@ -27,12 +29,23 @@ OF_DEVICE = ("CUDA error", "CUDA runtime", "CUDA driver", "CUDA allocation", "ou
 PREFETCH = 1  # batches made ahead of the one in use: enough for making and using to overlap, at one batch more in memory
 
 
+MAKERS = {  # by the form of views: who makes them, and why, for the start-up table
+    "torch": "DALI decodes, torch does the rest (several times faster on a CPU than DALI's graph)",
+    "graph": "DALI's graph (on a GPU, Triton's kernels are faster: they want Triton, a C compiler, compute capability 8.0)",
+    "Triton": "DALI decodes and resamples, Triton does the rest (a kernel or three instead of hundreds)",
+}
+
+
 class Job(NamedTuple):
-    """A batch to make: encoded images, the draws of each view of them, and the error to raise of the i-th image for a reason."""
+    """A batch to make: encoded images, the draws of each view of them, and the error to raise of the i-th image for a reason.
+
+    ``tables``, of each view, is what Triton's kernels take of its draws.
+    """
 
     encoded: list[np.ndarray]
     draws: list[Draws]
     blame: Callable[[int, str], UserError] | None = None
+    tables: Sequence[Any] = ()
 
 
 def job_of(store: Store, samples: np.ndarray, draws: list[Draws]) -> Job:
@@ -53,15 +66,9 @@ def choose(pixels: str, device: torch.device) -> str:
     return ("dali" if device.type == "cuda" else "torch") if pixels == "auto" else pixels
 
 
-def makers(pixels: str, device: torch.device) -> str:
-    """Who makes the views of a back-end, and why, for the start-up table."""
-    if pixels == "torch":
-        return "DALI decodes, torch does the rest (several times faster on a CPU than DALI's graph)"
-    if device.type == "cpu":
-        return "DALI's graph"
-    if serves(device):
-        return "DALI decodes and resamples, Triton does the rest (a kernel or three instead of hundreds)"
-    return "DALI's graph (faster ends of it want Triton, a C compiler and a GPU from compute capability 8.0 on)"
+def form(pixels: str, device: torch.device) -> str:
+    """What ends the views of a back-end: "torch", "graph" or "Triton"."""
+    return "torch" if pixels == "torch" else "Triton" if serves(device) else "graph"
 
 
 def make_views(
@@ -91,23 +98,25 @@ def make_views(
 def dali_views(
     jobs: Iterator[Job], recipe: Recipe, views: int, batch: int, options: dict[str, Any], root: ShardSet, prefetch: int
 ) -> Iterator[list[Tensor]]:
-    """By DALI's graph, which works ahead by itself; bytes and draws come from a thread. On a GPU Triton ends what DALI began."""
+    """By DALI's graph, which works ahead by itself; bytes and draws come from a thread. On a GPU Triton ends the views."""
     device = torch.device("cpu") if options["device_id"] is None else torch.device("cuda", options["device_id"])
     whole, in_use = not serves(device), InUse(device)
 
-    def inputs(job: Job) -> list[Any]:
-        return [job.encoded, *(part for view in job.draws for part in graph.feed(recipe, view, whole))]
+    def inputs(job: Job) -> tuple[Job, list[Any]]:
+        fed = [job.encoded, *(part for view in job.draws for part in graph.feed(recipe, view, whole))]
+        return job if whole else job._replace(tables=[tables(recipe, view, device) for view in job.draws]), fed
 
-    source = Source(ahead(((job, inputs(job)) for job in jobs), prefetch))
+    source = Source(ahead(map(inputs, jobs), prefetch))
     pipe = graph.build(source, recipe, views, batch, **options, prefetch=prefetch + 1, whole=whole)
-    for job, outputs in made(pipe, source, recipe, options, root):
-        arrays = [torch.from_dlpack(output.as_tensor()) for output in outputs]  # tensors over DALI's memory, (B, S, S, 3)
-        if whole:
-            yield [array.permute(0, 3, 1, 2) for array in arrays]  # channels-last
-            continue
-        finished = [painted(array, recipe, draws) for array, draws in zip(arrays, job.draws, strict=True)]
-        in_use.hold(*arrays)
-        yield finished
+    try:
+        for job, outputs in made(pipe, source, recipe, options, root):
+            arrays = [torch.from_dlpack(output.as_tensor()) for output in outputs]  # over DALI's memory, (B, S, S, 3)
+            try:
+                yield [array.permute(0, 3, 1, 2) for array in arrays] if whole else list(map(painted, arrays, job.tables))
+            finally:
+                in_use.hold(*arrays)
+    finally:
+        in_use.release()
 
 
 def torch_views(

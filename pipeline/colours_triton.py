@@ -28,7 +28,13 @@ BLOCK, WARPS = 1024, 8  # pixels at a time, four a thread
 
 
 def coloured(levels: Tensor, drawn: Tensor, color: str) -> Tensor:
-    """Levels (N, S, S, 3) uint8 as views (N, 3, S, S) float16, channels-last, by a ``table``; nothing waits for the GPU."""
+    """Views (N, 3, S, S) float16, channels-last; nothing waits for the GPU.
+
+    Args:
+        levels: (N, S, S, 3) uint8.
+        drawn: (N, columns) float32, a ``table`` on the levels' device.
+        color: the recipe's, "exact" or "fused".
+    """
     N, S, _, _ = levels.shape
     out = torch.empty(levels.shape, dtype=torch.float16, device=levels.device)
     kernel = _fused if color == "fused" else _exact
@@ -46,7 +52,7 @@ def table(recipe: Recipe, draws: Draws) -> np.ndarray:
     shift, scale = (np.asarray(part, np.float32) for part in normalisation(recipe))
     shifts = (shift + draws.light / recipe.std).astype(np.float32)
     if recipe.color == "fused":
-        parts = [part * scale[:, None] for part in fused.compose(draws.jitter)]
+        parts = [part.astype(np.float32) * scale[:, None] for part in fused.compose(draws.jitter)]
     else:
         chain = exact.chain(draws.jitter)
         parts = [chain.blend, chain.hue, chain.gray]
@@ -150,23 +156,24 @@ def _weighed(weights, red, green, blue):
 
 
 @triton.jit
+def _mean(levels, P):
+    return (tl.sum(levels).to(tl.float64) / P).to(tl.float32)
+
+
+@triton.jit
 def _fused(levels, table, out, P, columns, BLOCK: tl.constexpr):
     view = tl.program_id(0).to(tl.int64)
     row = table + view * columns
     gain, centre = row + 6, row + 15
     levels += view * 3 * P
     out += view * 3 * P
-    reds, greens, blues = tl.zeros((BLOCK,), tl.int32), tl.zeros((BLOCK,), tl.int32), tl.zeros((BLOCK,), tl.int32)
+    reds, greens, blues = tl.zeros((BLOCK,), tl.int64), tl.zeros((BLOCK,), tl.int64), tl.zeros((BLOCK,), tl.int64)
     for first in range(0, P, BLOCK):
         _, _, red, green, blue = _pixels(levels, first, P, BLOCK)
-        reds += red.to(tl.int32)
-        greens += green.to(tl.int32)
-        blues += blue.to(tl.int32)
-    m_red, m_green, m_blue = (
-        (tl.sum(reds) / P).to(tl.float32),
-        (tl.sum(greens) / P).to(tl.float32),
-        (tl.sum(blues) / P).to(tl.float32),
-    )
+        reds += red.to(tl.int64)
+        greens += green.to(tl.int64)
+        blues += blue.to(tl.int64)
+    m_red, m_green, m_blue = _mean(reds, P), _mean(greens, P), _mean(blues, P)
     shift_red = tl.load(row) + _weighed(centre, m_red, m_green, m_blue)
     shift_green = tl.load(row + 1) + _weighed(centre + 3, m_red, m_green, m_blue)
     shift_blue = tl.load(row + 2) + _weighed(centre + 6, m_red, m_green, m_blue)

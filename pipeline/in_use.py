@@ -1,4 +1,4 @@
-"""Batches that a GPU may still be reading."""
+"""Arrays of DALI's that a GPU may still be reading."""
 
 from __future__ import annotations
 
@@ -7,19 +7,28 @@ from collections import deque
 import torch
 from torch import Tensor
 
+AHEAD = 4  # batches that the host may be ahead of the GPU: each holds its arrays
+
 
 class InUse:
-    """Holds batches until the GPU is past what was queued on them: their memory is DALI's, which does not know torch's queue."""
+    """Holds arrays until the GPU is past what was queued on them: their memory is DALI's, which does not know torch's queue."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.queue: deque[tuple[torch.cuda.Event, tuple[Tensor, ...]]] = deque()
 
-    def hold(self, *views: Tensor) -> None:
-        """To be called before the next batch is asked for; on a CPU nothing is queued."""
+    def hold(self, *arrays: Tensor) -> None:
+        """To be called when all that reads them is queued; on a CPU nothing is queued. Waits where the host is far ahead."""
         if self.device.type == "cuda":
             event = torch.cuda.Event()
-            event.record()
-            self.queue.append((event, views))
-            while self.queue[0][0].query() and len(self.queue) > 1:
+            event.record(torch.cuda.current_stream(self.device))
+            self.queue.append((event, arrays))
+            while self.queue and self.queue[0][0].query():
                 self.queue.popleft()
+            if len(self.queue) > AHEAD:
+                self.queue.popleft()[0].synchronize()
+
+    def release(self) -> None:
+        """Waits until the GPU is past all of it."""
+        while self.queue:
+            self.queue.popleft()[0].synchronize()

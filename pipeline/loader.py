@@ -20,9 +20,8 @@ import torch
 from torch import Tensor
 
 from errors import UsageError
-from pipeline.backends import PREFETCH, Job, choose, cores, job_of, make_views, makers
+from pipeline.backends import MAKERS, PREFETCH, Job, choose, cores, form, job_of, make_views
 from pipeline.draws import Draws, centre_view, draw_locations, draw_views, sliced
-from pipeline.in_use import InUse
 from pipeline.needs import Need, most_at_once, needs
 from pipeline.order import kept_order, steps_in_epoch
 from pipeline.recipes import Recipe
@@ -86,7 +85,6 @@ class TwoViewLoader:
         self.keep = np.ones(len(self.store), bool) if keep is None else keep
         self.order = lru_cache(maxsize=3)(partial(kept_order, self.keep, self.store.shard_sizes, self.seed))
         self.views: Iterator[list[Tensor]] | None = None
-        self.in_use = InUse(self.device)
         self.check()
 
     def check(self) -> None:
@@ -105,9 +103,14 @@ class TwoViewLoader:
         self.root.admit(self.room)
 
     @property
+    def form(self) -> str:
+        """What the last bits of views depend on."""
+        return form(self.pixels, self.device)
+
+    @property
     def makers(self) -> str:
         """Who makes the views, and why."""
-        return makers(self.pixels, self.device)
+        return MAKERS[self.form]
 
     @property
     def room(self) -> int:
@@ -125,7 +128,6 @@ class TwoViewLoader:
             x1, x2 = self.next_views()
             self.step += 1
             yield Views(x1, x2, torch.from_numpy(self.store.labels[samples]))
-            self.in_use.hold(x1, x2)
         self.epoch, self.step = self.epoch + 1, 0
 
     def next_views(self) -> list[Tensor]:
@@ -249,10 +251,8 @@ class EvalLoader:
         numbers, room = self.store.numbers(np.arange(len(self.store))), most_at_once(self.store.shards, self.batch)
         self.root.expect(iter(needs(self.store.shards, numbers, self.batch, 0)), room, len(self), self.world)
         starts = range(self.rank * self.batch, len(self.store), self.world * self.batch)
-        own, in_use = (self.device, self.pixels, self.threads, self.root, self.prefetch), InUse(self.device)
-        for start, views in zip(starts, make_views(map(self.job, starts), self.recipe, self.each, self.batch, *own), strict=True):
-            yield start, views
-            in_use.hold(*views)
+        own = self.device, self.pixels, self.threads, self.root, self.prefetch
+        yield from zip(starts, make_views(map(self.job, starts), self.recipe, self.each, self.batch, *own), strict=True)
 
     def job(self, start: int) -> Job:
         self.root.reach(start // self.batch)

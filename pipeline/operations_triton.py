@@ -23,12 +23,17 @@ FILL = tl.constexpr(sum(level << 8 * c for c, level in enumerate(steps.FILL)))  
 
 
 def operated(levels: Tensor, numbers: Tensor, factors: Tensor) -> Tensor:
-    """Levels (N, S, S, 3) uint8 after both steps, by ``tables``; those given are left as they are. Nothing waits for the GPU."""
+    """Both steps of a policy; nothing waits for the GPU.
+
+    Args:
+        levels: (N, S, S, 3) uint8, which are left as they are.
+        numbers, factors: of ``tables``, (2, N, 14) int64 and (2, N) float32, on the levels' device.
+    """
     N, S, _, _ = levels.shape
     for k in range(STEPS):
         out = torch.empty_like(levels)
         with torch.cuda.device_of(levels):  # no contraction of products and sums, which rounds otherwise than the CPU does
-            _operate[(N,)](levels, numbers[k], factors[k], out, S, BLOCK=BLOCK, num_warps=WARPS, enable_fp_fusion=False)
+            _operate[(N,)](levels, numbers, factors, out, S, k, BLOCK=BLOCK, num_warps=WARPS, enable_fp_fusion=False)
         levels = out
     return levels
 
@@ -52,12 +57,13 @@ def tables(policy: Policy, side: int) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(numbers.swapaxes(0, 1)), np.ascontiguousarray(factor.swapaxes(0, 1))
 
 
-@triton.jit
-def _operate(levels, numbers, factors, out, S, BLOCK: tl.constexpr):
+@triton.jit(do_not_specialize=["step"])
+def _operate(levels, numbers, factors, out, S, step, BLOCK: tl.constexpr):
     view = tl.program_id(0).to(tl.int64)
     levels += view * 3 * S * S
     out += view * 3 * S * S
-    numbers += view * 14
+    row = step * tl.num_programs(0) + view
+    numbers += row * 14
     kind = tl.load(numbers)
     if kind == WARP:
         _warp(levels, numbers + 1, out, S, BLOCK)
@@ -66,7 +72,7 @@ def _operate(levels, numbers, factors, out, S, BLOCK: tl.constexpr):
     elif kind == EQUALIZE:
         _equalize(levels, out, S * S, BLOCK)
     elif kind == ENHANCE:
-        _enhance(levels, tl.load(factors + view), tl.load(numbers + 9), out, S, BLOCK)
+        _enhance(levels, tl.load(factors + row), tl.load(numbers + 9), out, S, BLOCK)
     else:  # of which each leaves as it is what is not drawn
         _curve_and_hole(levels, tl.load(numbers + 7), tl.load(numbers + 8), numbers + 10, out, S, BLOCK)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,27 +20,47 @@ from pipeline.recipes import Recipe
 OLDEST = (8, 0)  # Ampere: what the kernels are compiled for in the tests
 
 
+class Tables(NamedTuple):
+    """What kernels take of a view's draws, in pinned memory where a GPU is to have it.
+
+    colours: (N, columns) float32, of ``colours_triton.table``; ``color`` is the recipe's.
+    operations: of ``operations_triton.tables``, where the recipe has a policy.
+    """
+
+    color: str
+    colours: Tensor
+    operations: tuple[Tensor, Tensor] | None
+
+
 def serves(device: torch.device) -> bool:
     """Whether Triton's kernels can end views on a device: on a GPU, with the C compiler that Triton's first launch wants.
 
-    Where they cannot, DALI's graph does all of it: the same views, in several times the time.
+    Where they cannot, DALI's graph does all of it: the same views but for rounding, in several times the time.
     """
     if device.type != "cuda" or not has_triton_package() or torch.cuda.get_device_capability(device) < OLDEST:
         return False
-    return bool(os.environ.get("CC") or shutil.which("clang") or shutil.which("gcc"))
+    return bool(os.environ.get("CC") or shutil.which("clang") or shutil.which("gcc"))  # as model.partition asks
 
 
-def painted(levels: Tensor, recipe: Recipe, draws: Draws) -> Tensor:
-    """Levels (N, S, S, 3) uint8, resampled, as views (N, 3, S, S) float16, channels-last; nothing waits for the GPU."""
+def tables(recipe: Recipe, draws: Draws, device: torch.device) -> Tables:
+    """What ``painted`` takes of the draws of one view of N images."""
     from pipeline import colours_triton, operations_triton  # only here: a machine without CUDA need not have triton
 
+    def pinned(table: np.ndarray) -> Tensor:
+        return torch.from_numpy(table).pin_memory() if device.type == "cuda" else torch.from_numpy(table)
+
+    operations = None
     if recipe.policy != "none":
-        tables = operations_triton.tables(draws.policy, recipe.size)
-        levels = operations_triton.operated(levels, *(send(table, levels.device) for table in tables))
-    return colours_triton.coloured(levels, send(colours_triton.table(recipe, draws), levels.device), recipe.color)
+        numbers, factors = operations_triton.tables(draws.policy, recipe.size)
+        operations = pinned(numbers), pinned(factors)
+    return Tables(recipe.color, pinned(colours_triton.table(recipe, draws)), operations)
 
 
-def send(table: np.ndarray, device: torch.device) -> Tensor:
-    """To the device without waiting for it, which takes pinned memory."""
-    tensor = torch.from_numpy(table)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+def painted(levels: Tensor, drawn: Tables) -> Tensor:
+    """Resampled levels (N, S, S, 3) uint8 as views (N, 3, S, S) float16, channels-last; nothing waits for the GPU."""
+    from pipeline import colours_triton, operations_triton
+
+    if drawn.operations:
+        numbers, factors = (table.to(levels.device, non_blocking=True) for table in drawn.operations)
+        levels = operations_triton.operated(levels, numbers, factors)
+    return colours_triton.coloured(levels, drawn.colours.to(levels.device, non_blocking=True), drawn.color)

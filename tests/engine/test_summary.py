@@ -10,7 +10,6 @@ from engine import adam, compiling, precision, summary
 from engine.presets import PRESETS
 from engine.runs import Config
 from pipeline import RECIPES, backends
-from pipeline.backends import makers
 
 CPU = torch.device("cpu")
 EAGER = compiling.choose("auto", CPU)
@@ -18,7 +17,7 @@ EAGER = compiling.choose("auto", CPU)
 
 class Loader:
     store, splits, recipe = range(1000), ("train",), RECIPES["shapes32"]
-    makers = makers("torch", CPU)
+    makers = backends.MAKERS["torch"]
 
     def __len__(self):
         return 10
@@ -38,7 +37,7 @@ def test_the_plan_says_what_is_trained_on_what():
 @pytest.mark.parametrize(("served", "words"), [(True, "Triton does the rest ("), (False, "DALI's graph (")])
 def test_views_on_a_gpu_are_ended_by_what_is_there(monkeypatch, served, words):
     monkeypatch.setattr(backends, "serves", lambda _: served)
-    assert words in makers("dali", torch.device("cuda"))
+    assert words in backends.MAKERS[backends.form("dali", torch.device("cuda"))]
 
 
 @pytest.mark.parametrize(("every", "words"), [("10m", "after 10 minutes"), ("500", "after 500 steps")])

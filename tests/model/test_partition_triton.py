@@ -16,9 +16,9 @@ from triton.compiler import ASTSource  # noqa: E402
 
 from model import partition_triton  # noqa: E402
 from model.partition_triton import GRADIENTS, SUMS, images_a_tile, shape_of  # noqa: E402
+from tests.offline import resources  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
-TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 KERNELS = {"_sums": SUMS, "_score_gradients": GRADIENTS}  # and their tiles in half precision
 POINTEES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 ARITHMETIC = {"scale": "fp32", "clip": "fp32", **dict.fromkeys(("M", "columns", "L", "R", "first"), "i32")}
@@ -71,17 +71,6 @@ def compiled(name, dtype, arch, aligned_columns):
     return triton.compile(
         source, target=GPUTarget("cuda", arch, 32), options={"num_warps": shape.warps, "num_stages": shape.stages}
     )
-
-
-def resources(cubin, directory):
-    """Registers a thread, and bytes a thread of local memory: its stack and what registers spill."""
-    file = directory / "kernel.cubin"
-    file.write_bytes(cubin)
-    listing = subprocess.run([TOOLS / "cuobjdump", "--dump-resource-usage", file], capture_output=True, text=True, check=True)
-    found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", listing.stdout)
-    assert found, listing.stdout
-    registers, stack, local = map(int, found.groups())
-    return registers, stack + local
 
 
 def check_compiled(name, dtype, arch, aligned_columns, directory, monkeypatch):

@@ -11,7 +11,7 @@ import triton
 from bench.gpu_views import ended
 from pipeline import RECIPES, colours_triton, operations_triton, steps
 from pipeline.draws import draw_views
-from pipeline.painted import painted
+from pipeline.painted import painted, tables
 from pipeline.policy import NAMES, RANGES, Policy, as_steps
 
 assert triton.knobs.runtime.interpret, "run with TRITON_INTERPRET=1"
@@ -49,7 +49,7 @@ def test_views_are_those_of_the_cpu_in_half_precision(name):
     recipe, count = RECIPES_HERE[name], 2 if name == "whole size" else N
     pixels = levels(count, recipe.size, np.random.default_rng(1))
     draws, other = draw_views(recipe, np.tile([200, 230], (count, 1)), seed=3, epoch=0, step=0)
-    found = painted(torch.from_numpy(pixels), recipe, draws)
+    found = painted(torch.from_numpy(pixels), tables(recipe, draws, torch.device("cpu")))
     expected = ended(pixels, recipe, draws)
     assert found.dtype is torch.float16
     assert found.is_contiguous(memory_format=torch.channels_last)
@@ -73,11 +73,11 @@ def cases(side):
 
 
 @pytest.mark.parametrize("side", [32, 45])
-def test_every_operation_is_the_one_ended(side):
+def test_every_operation_is_the_one_of_the_cpu(side):
     policy = cases(side)
     pixels = levels(len(policy.operation), side, np.random.default_rng(side))
-    tables = (torch.from_numpy(table) for table in operations_triton.tables(policy, side))
-    found = operations_triton.operated(torch.from_numpy(pixels), *tables).numpy()
+    drawn = (torch.from_numpy(table) for table in operations_triton.tables(policy, side))
+    found = operations_triton.operated(torch.from_numpy(pixels), *drawn).numpy()
     parameters, moved = steps.prepare(as_steps(policy, side)), set()
     for i, image in enumerate(pixels):
         planes = np.ascontiguousarray(image.reshape(-1, 3).T)

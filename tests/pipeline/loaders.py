@@ -4,14 +4,24 @@ from dataclasses import replace
 
 import torch
 
-from pipeline import TwoViewLoader
+from bench.gpu_views import ended
+from pipeline import TwoViewLoader, backends
 from pipeline.recipes import STL64
 
 RECIPE = replace(STL64, size=32, resize=36)
 GRAPH = replace(RECIPE, color="fused")  # for DALI: exact colours make a graph that takes five times as long to build
 
 
+def end_by_loops(monkeypatch):
+    """From here on DALI's graph ends in levels, as on a GPU, where Triton's kernels go on; here loops for the CPU do."""
+    monkeypatch.setattr(backends, "serves", lambda _: True)
+    monkeypatch.setattr(backends, "tables", lambda recipe, draws, _: (recipe, draws))
+    monkeypatch.setattr(backends, "painted", lambda levels, drawn: ended(levels, *drawn))
+
+
 def loader(root, **options):
+    """``pixels`` may be "levels", for what ``end_by_loops`` ends."""
+    options |= {"pixels": "dali"} if options.get("pixels") == "levels" else {}
     recipe = GRAPH if options.get("pixels") == "dali" else RECIPE
     return TwoViewLoader(root, ["train"], **({"recipe": recipe, "batch": 16, "seed": 5, "threads": 1} | options))
 

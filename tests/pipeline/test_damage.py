@@ -23,7 +23,7 @@ def overwrite(file, offset, data):
         shard.write(data)
 
 
-@pytest.mark.parametrize("pixels", ["dali", "torch"])
+@pytest.mark.parametrize("pixels", ["dali", "levels", "torch"])
 @pytest.mark.parametrize("prefetch", [0, 1, 4])
 def test_damage_ends_the_step_that_it_is_in_and_mended_the_loader_goes_on(copy, whole, pixels, prefetch):
     """However far ahead it was read. One line, with shard and key."""
@@ -54,7 +54,7 @@ def make_undecodable(source, sample):
     return key_of(file.with_suffix(".idx"), row)
 
 
-@pytest.mark.parametrize("pixels", ["dali", "torch"])
+@pytest.mark.parametrize("pixels", ["dali", "levels", "torch"])
 @pytest.mark.parametrize("prefetch", [0, 2])
 def test_what_cannot_be_decoded_is_named(copy, pixels, prefetch):
     key = make_undecodable(loader(copy), loader(copy).samples(0, 2)[5])

@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance
 
-from bench.gpu_views import ended
-from pipeline import backends, exact, jitter
+from pipeline import exact, jitter
 from pipeline.backends import Job, make_views
 from pipeline.draws import draw_views, mirrored, plain, sliced
 from pipeline.pixels import Painter, there_and_back
 from pipeline.recipes import CIFAR32, RECIPES, STL64
+from tests.pipeline.loaders import end_by_loops
 
 S = 48
 PLAIN = replace(STL64, size=S, resize=S)
@@ -159,8 +159,7 @@ def test_back_ends_make_the_same_views(name, whole, monkeypatch):
     A graph that is not whole ends in levels, as it does on a GPU, where Triton's kernels go on; here loops for the CPU do.
     """
     if not whole:
-        monkeypatch.setattr(backends, "serves", lambda _: True)
-        monkeypatch.setattr(backends, "painted", ended)
+        end_by_loops(monkeypatch)
     recipe = (RECIPES | OWN)[name]
     images = [natural(n, (90 - n, 70 + n)) for n in range(8)]
     if recipe.crop == "shift":

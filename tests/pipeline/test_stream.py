@@ -27,7 +27,7 @@ def test_how_far_ahead_and_by_how_many_threads_changes_no_bit(photo_set, whole, 
     assert same(take(loader(photo_set, prefetch=prefetch, threads=threads), 14), whole("torch"))
 
 
-@pytest.mark.parametrize("pixels", ["dali", "torch"])
+@pytest.mark.parametrize("pixels", ["dali", "levels", "torch"])
 @pytest.mark.parametrize(("done", "prefetch", "threads"), [(1, 1, 2), (5, 2, 3), (6, 3, 1), (9, 4, 2)])
 def test_resume_continues_bit_for_bit(photo_set, whole, done, pixels, prefetch, threads):
     """Within an epoch, at its end, and in the next one. An epoch is 6 batches."""
@@ -50,7 +50,7 @@ def test_the_state_after_any_step_is_continued_by_any_ranks(photo_set, whole):
         assert same(joined(parts, 2), whole("torch")[done : done + 2])
 
 
-@pytest.mark.parametrize("pixels", ["dali", "torch"])
+@pytest.mark.parametrize("pixels", ["dali", "levels", "torch"])
 @pytest.mark.parametrize("prefetch", [0, 1, 4])
 def test_a_batch_is_good_until_the_next_is_asked_for(photo_set, whole, pixels, prefetch):
     """Also once those ahead of it are made, which take some milliseconds each."""
@@ -59,7 +59,7 @@ def test_a_batch_is_good_until_the_next_is_asked_for(photo_set, whole, pixels, p
         assert equal(views, expected)
 
 
-@pytest.mark.parametrize(("pixels", "world"), [("torch", 2), ("torch", 4), ("dali", 4)])
+@pytest.mark.parametrize(("pixels", "world"), [("torch", 2), ("torch", 4), ("dali", 4), ("levels", 4)])
 def test_one_rank_and_several_see_the_same_views(photo_set, pixels, world):
     """Batches of 32: four ranks take 8 each."""
     one = [copied(views) for views in take(loader(photo_set, batch=32, pixels=pixels), 4)]
@@ -118,7 +118,7 @@ def python_threads():
     return {thread for thread in threading.enumerate() if thread.name.startswith(("ahead", "views"))}
 
 
-@pytest.mark.parametrize("pixels", ["dali", "torch"])
+@pytest.mark.parametrize("pixels", ["dali", "levels", "torch"])
 def test_no_thread_stays_when_a_loader_is_dropped_or_starts_elsewhere(photo_set, pixels):
     before = python_threads()
     source = loader(photo_set, pixels=pixels, prefetch=2)
