@@ -22,27 +22,30 @@ import torch
 import typer
 
 import train
+from bench.gpu import Skip, need_gpu
 from bench.machine import describe
 from bench.photos import write_photos
 from engine.launch import Place
 from engine.presets import PRESETS, Preset
 from engine.runs import Config
-from errors import UsageError, run_app
+from errors import UsageError, UserError, run_app
 from pipeline import RECIPES, TwoViewLoader, backends
 
+ROOT = Path(__file__).parent.parent
 CLASSES, EACH = 16, 512  # photographs: enough that an epoch has a dozen batches
 RECIPE_NAMES = ("imagenet128", "strong128")
 WARM = 5
 WAYS: dict[str, Callable[[torch.device], bool]] = {"Triton": backends.serves, "graph": lambda _: False}
-HERE = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+HERE = torch.device("cuda", 0)
 
 
 def photographs(folder: Path, each: int) -> Path:
     """A set of generated photographs."""
     with ProcessPoolExecutor() as pool:
-        list(pool.map(write_photos, [folder / f"images/class{number}" for number in range(CLASSES)], [each] * CLASSES))
+        numbers = range(CLASSES)
+        list(pool.map(write_photos, [folder / f"images/class{number}" for number in numbers], [each] * CLASSES, numbers))
     build = [sys.executable, "-m", "shards", "build", "folder", "--src", str(folder / "images"), "--out", str(folder / "set")]
-    paths = os.pathsep.join([str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])])
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     subprocess.run(build, check=True, capture_output=True, env=os.environ | {"PYTHONPATH": paths})
     return folder / "set"
 
@@ -51,17 +54,12 @@ def seconds_each(work: Callable[[], object], count: int) -> float:
     """Of ``count`` calls, the device's work included, after some that are not counted."""
     for _ in range(WARM):
         work()
-    wait()
+    torch.cuda.synchronize()
     start = time.perf_counter()
     for _ in range(count):
         work()
-    wait()
+    torch.cuda.synchronize()
     return (time.perf_counter() - start) / count
-
-
-def wait() -> None:
-    if HERE.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def endless(loader: TwoViewLoader) -> Iterator[Any]:
@@ -96,6 +94,7 @@ def rows(root: Path, preset: Preset, steps: int) -> Iterator[tuple[str, float]]:
             with mock.patch.object(backends, "serves", serves):
                 views = endless(loader(name))
                 yield f"{name}, {way}: views alone", seconds_each(lambda views=views: next(views), steps)  # type: ignore[misc]
+                del views  # and its pipeline, before another one works
                 yield f"{name}, {way}: training", training(trainer, loader(name), steps)
 
 
@@ -106,6 +105,10 @@ def main(
     photos: Annotated[int, typer.Option(min=1, help="Photographs a class, of 16.")] = EACH,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read by run_app
 ) -> None:
+    try:
+        need_gpu()
+    except Skip as reason:
+        raise UserError(f"{reason}; nothing of this is about a CPU") from reason
     if preset not in PRESETS or PRESETS[preset].encoder.size != 128:
         sized = [name for name, row in PRESETS.items() if row.encoder.size == 128]
         raise UsageError(f"--preset {preset}: give one of 128 pixels: {', '.join(sized)}")

@@ -17,9 +17,9 @@ from pipeline import RECIPES, TwoViewLoader
 COUNT, BATCH = 256, 64
 
 
-def write_photos(directory: Path, count: int = COUNT) -> None:
+def write_photos(directory: Path, count: int = COUNT, seed: int = 0) -> None:
     """JPEG files whose shorter side is 256, noise of three scales: some 25 KB each, as ImageNet's at this size."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for number in range(count):
         width = int(rng.integers(256, 385))
         image = np.zeros((256, width, 3), np.float32)

@@ -1,7 +1,7 @@
-"""The DALI graph: encoded bytes and drawn parameters in, normalised views out.
+"""The DALI graph: encoded bytes and drawn parameters in, normalised views out, or what ``painted`` makes them of.
 
-An image is decoded once; each view is then one resampling and the colours of its recipe. Nothing in the graph is random, and
-nothing but ``device`` differs between a CPU and a GPU. What is drawn enters as arguments of operators, which stay on the CPU.
+An image is decoded once; each view is then one resampling and, in a whole graph, the colours of its recipe. Nothing in it is random,
+and nothing but ``device`` differs between a CPU and a GPU. What is drawn enters as arguments of operators, which stay on the CPU.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ def build(
     prefetch: int = 2,
     whole: bool = True,
 ) -> Pipeline:
-    """A pipeline whose outputs are ``views`` batches of (S, S, 3) images: float16 on the GPU, float32 on the CPU.
+    """A pipeline whose outputs are ``views`` batches of (S, S, 3) images: float16 on the GPU, float32 on the CPU; or uint8.
 
     With no views, its output is the decoded images (H, W, 3) uint8.
 
     Args:
         source: called once a batch; returns the encoded images (a list of uint8 arrays) and then, for each view, ``feed(draws)``.
         device: "cpu" or "gpu"; on the GPU, decoding is DALI's "mixed" operator.
-        whole: without, views end where they are resampled, as levels uint8: ``painted`` does the rest.
+        whole: if False, views end as they are resampled, in levels, and ``painted`` does the rest.
     """
     pipe = Pipeline(batch_size=batch, num_threads=threads, device_id=device_id, prefetch_queue_depth=prefetch)
     width = len(input_names(recipe, whole))
