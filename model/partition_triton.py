@@ -7,9 +7,9 @@ A kernel that multiplied at once would have to hold 128 x R float32 sums, more t
 Deterministic: no atomics, every tile writes its own partial sums and torch adds them up in a second reduction.
 
 Tested everywhere: the arithmetic, in Triton's interpreter on a CPU, and that it compiles for sm_80, sm_90 and sm_100 without
-register spills. `make gpu-check` tests it on a GPU, and has on an H200, but for the tile of ``sums`` (docs/results.md). A GPU's own
-``exp`` is 2^y with y = u log2(e) in float32, so its relative error should grow with |u|, to some 5e-6 at e^{-70}, where torch's
-stays near 1e-7.
+register spills. `make gpu-check` tests it on a GPU, and has on an H200, but for the tile of ``sums`` (docs/results.md). A GPU's
+own ``exp`` is 2^y with y = u log2(e) in float32, so its relative error should grow with |u|, to some 5e-6 at e^{-70}, where
+torch's stays near 1e-7.
 
 Shape letters: M sources, B images, b images of a slice, L locations, R embedding width; all (b, L) of a slice are columns.
 """
