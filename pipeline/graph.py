@@ -1,7 +1,7 @@
 """The DALI graph: encoded bytes and drawn parameters in, normalised views out, or what ``painted`` makes them of.
 
-An image is decoded once; each view is then one resampling and, in a whole graph, the colours of its recipe. Nothing is random, and
-nothing but ``device`` differs between a CPU and a GPU. What is drawn enters as arguments of operators, which stay on the CPU.
+An image is decoded once; each view is then one resampling and, in a whole graph, the colours of its recipe. Nothing is random,
+and nothing but ``device`` differs between a CPU and a GPU. What is drawn enters as arguments of operators, which stay on the CPU.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 The pairs were searched for by Lim et al. (arXiv 1905.00397) on ImageNet; ``fast_autoaugment.csv`` holds them. A view takes one
 pair, and each of its operations with the probability that stands there. Of an operation there remain a few numbers, the same for
-every back-end, and neutral where an operation is another: so DALI's graph needs no branches (``graph_steps``), and a CPU (``steps``)
-and Triton's kernels (``operations_triton``) pass over what is neutral.
+every back-end, and neutral where an operation is another: so DALI's graph needs no branches (``graph_steps``), and a CPU
+(``steps``) and Triton's kernels (``operations_triton``) pass over what is neutral.
 
 Shape letters: N views, S image side.
 """
