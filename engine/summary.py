@@ -65,10 +65,11 @@ def checkpoints(config: Config, trained: int) -> Row:
 
 
 def ranks(where: Place, compress: str) -> list[Row]:
-    """Who trains together, over what, and with how many cores each; no row for one rank alone."""
+    """Who trains together, over what, and with how many cores each."""
+    cores = len(os.sched_getaffinity(0))
     if where.world == 1:
-        return []
-    backend, cores = "nccl" if where.device.type == "cuda" else "gloo", len(os.sched_getaffinity(0))
+        return [("ranks", f"1, with {where.threads} of {cores} core{'s' * (cores > 1)}")]
+    backend = "nccl" if where.device.type == "cuda" else "gloo"
     there = "" if where.here == where.world else f", {where.here} of them on this machine"
     gradients = "bfloat16" if compress == "bf16" else "float32"
     share = f"{where.threads} of {cores} core{'s' * (cores > 1)} each for loading"

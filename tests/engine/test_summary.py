@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from engine import adam, compiling, precision, summary
+from engine.launch import Place
 from engine.presets import PRESETS
 from engine.runs import Config
 from pipeline import RECIPES, backends
@@ -46,6 +47,14 @@ def test_what_a_checkpoint_will_hold(every, words):
     assert name == "checkpoints"
     assert row.startswith(f"{words} and as often again, 24.0 MB: weights, Adam's moments")
     assert row.endswith("; 3 kept")
+
+
+def test_who_trains_together(monkeypatch):
+    monkeypatch.setattr(summary.os, "sched_getaffinity", lambda _: range(8))
+    assert summary.ranks(Place(0, 1, CPU), "no") == [("ranks", "1, with 8 of 8 cores")]
+    ((name, row),) = summary.ranks(Place(4, 16, torch.device("cuda", 0), here=8), "bf16")
+    assert name == "ranks"
+    assert row == "16 over nccl, 8 of them on this machine, 1 of 8 cores each for loading; gradients travel in bfloat16"
 
 
 @pytest.mark.parametrize("form", summary.FORMS)
