@@ -64,5 +64,5 @@ def announce(begun: Begun, trainer: Trainer, console: Console) -> None:
     if begun.saved and rank() == 0:
         console.print(f"continuing {begun.saved}")
         for name, now in trainer.machine.items():
-            if (before := begun.machine.get(name, now)) != now:
+            if (before := begun.machine.get(name)) != now:
                 warn(f"{name} was {before} and is {now}: numbers will not be the same to the last bit")

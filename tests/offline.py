@@ -1,11 +1,14 @@
-"""What Triton's compiler makes of kernels for GPUs that are not here."""
+"""What Triton makes of kernels where there is no GPU: its interpreter runs them, its compiler compiles them."""
 
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import triton
 
+ROOT = Path(__file__).parent.parent
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
@@ -18,3 +21,18 @@ def resources(cubin, directory):
     assert found, listing.stdout
     registers, stack, local = map(int, found.groups())
     return registers, stack + local
+
+
+def pass_in_the_interpreter(checks):
+    """All tests of a file, none skipped, in another process: Triton chooses interpreter or compiler when it is imported."""
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:xdist", "-p", "no:cacheprovider", str(ROOT / checks)],
+        cwd=ROOT,
+        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert re.search(r"\d+ passed", result.stdout)
+    assert "skipped" not in result.stdout

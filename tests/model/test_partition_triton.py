@@ -1,10 +1,6 @@
 """Triton's form of ``partition``: its arithmetic in the interpreter, its kernels compiled for GPUs that are not here."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,9 +12,8 @@ from triton.compiler import ASTSource  # noqa: E402
 
 from model import partition_triton  # noqa: E402
 from model.partition_triton import GRADIENTS, SUMS, images_a_tile, shape_of  # noqa: E402
-from tests.offline import resources  # noqa: E402
+from tests.offline import pass_in_the_interpreter, resources  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
 KERNELS = {"_sums": SUMS, "_score_gradients": GRADIENTS}  # and their tiles in half precision
 POINTEES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 ARITHMETIC = {"scale": "fp32", "clip": "fp32", **dict.fromkeys(("M", "columns", "L", "R", "first"), "i32")}
@@ -26,19 +21,7 @@ TENSOR_CORES = {80: "mma.sync", 90: "wgmma.mma_async", 100: "tcgen05.mma"}
 
 
 def test_arithmetic_in_the_interpreter():
-    """In another process, as Triton chooses between interpreter and compiler when it is imported."""
-    checks = ROOT / "tests" / "model" / "interpreted.py"
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:xdist", "-p", "no:cacheprovider", str(checks)],
-        cwd=ROOT,
-        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert re.search(r"\d+ passed", result.stdout)
-    assert "skipped" not in result.stdout
+    pass_in_the_interpreter("tests/model/interpreted.py")
 
 
 @pytest.mark.parametrize("M", [1, 7, 1024, 8192, 100_000])

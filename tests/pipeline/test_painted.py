@@ -1,10 +1,6 @@
 """What ends views on a GPU: its arithmetic in Triton's interpreter, its kernels compiled for GPUs that are not here."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 from unittest.mock import patch
 
 import pytest
@@ -16,9 +12,8 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
 from pipeline import colours_triton, operations_triton, painted  # noqa: E402
-from tests.offline import resources  # noqa: E402
+from tests.offline import pass_in_the_interpreter, resources  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
 COLOURS = {"levels": "*u8", "table": "*fp32", "out": "*fp16", "P": "i32", "columns": "i32", "BLOCK": "constexpr"}
 OPERATIONS = {
     "levels": "*u8",
@@ -37,19 +32,7 @@ KERNELS = {
 
 
 def test_arithmetic_in_the_interpreter():
-    """In another process, as Triton chooses between interpreter and compiler when it is imported."""
-    checks = ROOT / "tests" / "pipeline" / "interpreted.py"
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:xdist", "-p", "no:cacheprovider", str(checks)],
-        cwd=ROOT,
-        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert re.search(r"\d+ passed", result.stdout)
-    assert "skipped" not in result.stdout
+    pass_in_the_interpreter("tests/pipeline/interpreted.py")
 
 
 def check_compiled(name, arch, aligned, directory, monkeypatch):

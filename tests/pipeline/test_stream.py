@@ -130,3 +130,4 @@ def test_no_thread_stays_when_a_loader_is_dropped_or_starts_elsewhere(photo_set,
     take(source, 2)
     del source
     wait_until(lambda: not python_threads() - before)
+    assert python_threads() <= before
