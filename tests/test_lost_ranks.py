@@ -140,20 +140,45 @@ def test_a_rank_that_never_comes_is_named(photo_set, tmp_path, present, says):
     assert says in line
 
 
-def test_two_slurm_tasks_train_together(photo_set, tmp_path):
+def slurm_tasks(data, cwd, *more):
+    """Two tasks of one step, as srun would start them."""
     step = {"SLURM_NTASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_STEP_NODELIST": "localhost"}
     step |= {"MASTER_PORT": str(free_port())}
-    tasks = []
-    for rank in ("0", "1"):
-        own = ENVIRONMENT | step | {"SLURM_PROCID": rank, "SLURM_LOCALID": rank}
-        command = one_rank(photo_set, "step", "--steps", "3")
-        tasks.append(
-            subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=own)
-        )
+    owns = [ENVIRONMENT | step | {"SLURM_PROCID": rank, "SLURM_LOCALID": rank} for rank in ("0", "1")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return [subprocess.Popen(one_rank(data, "cut", *more), cwd=cwd, env=own, **pipes) for own in owns]
+
+
+def ended(tasks):
+    """Their exit codes, and what each printed."""
     said = [task.communicate(timeout=120)[0] for task in tasks]
-    assert [task.returncode for task in tasks] == [0, 0], said
+    return [task.returncode for task in tasks], said
+
+
+def test_two_slurm_tasks_train_together(photo_set, tmp_path):
+    codes, said = ended(slurm_tasks(photo_set, tmp_path, "--steps", "3"))
+    assert codes == [0, 0], said
     assert "2 over gloo" in said[0]
     assert said[1] == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.long)])
+def test_preemption_by_slurm_stops_all_tasks_after_the_same_step(undisturbed, photo_set, tmp_path, number):
+    """Every task of the step gets the signal, a moment apart."""
+    tasks = slurm_tasks(photo_set, tmp_path, *STEPS)
+    while not checkpoint.steps(tmp_path / "runs" / "cut" / "checkpoints"):
+        assert [task.poll() for task in tasks] == [None, None]
+        time.sleep(0.05)
+    for task in tasks:
+        task.send_signal(number)
+        time.sleep(0.1)
+    codes, said = ended(tasks)
+    assert codes == [128 + number] * 2, said
+    assert "stopped and saved at step" in said[0]
+    assert "the same command goes on from there, with torchrun or srun as before" in said[0]
+    assert said[1] == ""
+    train(photo_set, "cut", *STEPS, "--procs", "2", cwd=tmp_path)
+    assert losses(tmp_path / "runs" / "cut").equal(losses(undisturbed))
 
 
 def test_an_error_on_one_rank_is_one_line_and_not_tried_again(photo_set, tmp_path):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 
 import pytest
+import torch
 
+from engine import checkpoint
 from tests.commands import ROUNDING, difference, losses, train
 
 
@@ -36,6 +38,13 @@ def test_one_rank_speaks(two):
     (row,) = (line for line in lines if line.startswith("ranks"))
     assert "2 over gloo" in row
     assert two[1].stderr == ""
+
+
+def test_a_checkpoint_holds_the_generators_of_every_rank(two):
+    generators = [rank["cpu"] for rank in checkpoint.latest(two[0] / "checkpoints").trainer["rng"]]
+    assert len(generators) == 2
+    assert generators[0].equal(generators[1])  # in step: each drew the same for the whole batch
+    assert not generators[0].equal(torch.Generator().manual_seed(0).get_state())
 
 
 @pytest.mark.parametrize("ranks", [1, pytest.param(4, marks=pytest.mark.long)])
