@@ -25,6 +25,9 @@ CPU = torch.device("cpu")
 LIMIT = 15e6  # bytes of a page
 
 
+needs_browser = pytest.mark.skipif(browser.missing() is not None, reason=str(browser.missing()))
+
+
 def page_of(run, data=None):
     text = write_report(run, data, CPU).read_text()
     assert len(text.encode()) < LIMIT
@@ -115,12 +118,18 @@ def test_few_large_images(tmp_path):
     assert {"neighbours", "map", "scores"} <= set(sections(page_of(make_run(tmp_path / "run", data, 2))))
 
 
-def test_a_thousand_classes_of_tiny_images(tmp_path):
-    data = folder(tmp_path, [(12, 9)] * 1000, 1000, "--val", "0.5")
-    run = make_run(tmp_path / "run", data, 1000)
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory):
+    """A run of a thousand classes of tiny images, and its page."""
+    tmp_path = tmp_path_factory.mktemp("crowded")
+    run = make_run(tmp_path / "run", folder(tmp_path, [(12, 9)] * 1000, 1000, "--val", "0.5"), 1000)
     classes = [f"class {number:04}" for number in range(1000)]
     (run / "eval-linear.json").write_text(json.dumps(result("linear", classes, table=False)))
-    text = page_of(run)
+    return run, page_of(run)
+
+
+def test_a_thousand_classes_of_tiny_images(crowded):
+    _, text = crowded
     assert "Of 1,000 classes, 10 are shown" in text
     assert "What is taken for what" not in text
 
@@ -172,15 +181,11 @@ def test_a_chart_survives_one_point_and_what_is_not_finite():
     assert "&lt;nats&gt;" in svg
 
 
-@pytest.mark.skipif(browser.missing() is not None, reason=str(browser.missing()))
+@needs_browser
 def test_in_a_browser(whole, tmp_path):
     run, _ = whole
     with browser.browser(tmp_path / "profile") as driver:
-        browser.look(driver, 1280, 900, "light")
-        driver.get((run / "report.html").as_uri())
-        assert browser.requests(driver) == [(run / "report.html").as_uri()]
-        assert driver.execute_script("return [...document.images].filter(i => i.complete && i.naturalWidth > 0).length") > 100
-        assert driver.execute_script("return [...document.images].filter(i => !i.naturalWidth).map(i => i.alt)") == []
+        assert open_page(driver, run) > 100
         check_hover(driver)
         check_reading(driver)
         paper = "return getComputedStyle(document.body).backgroundColor"
@@ -190,10 +195,35 @@ def test_in_a_browser(whole, tmp_path):
         brightness = [np.asarray(Image.open(path).convert("L")).mean() for _, path in (light, dark)]
         assert light[0] != dark[0]
         assert brightness[0] > brightness[1] + 80
-        for width in (390, 320):
-            browser.look(driver, width, 844, "dark")
-            assert driver.execute_script("return document.documentElement.scrollWidth") == width
+        check_phones(driver)
         assert driver.get_log("browser") == []
+
+
+@needs_browser
+def test_a_thousand_classes_on_a_phone(crowded, tmp_path):
+    run, _ = crowded
+    with browser.browser(tmp_path / "profile") as driver:
+        assert open_page(driver, run) > 20
+        check_phones(driver)
+        browser.shoot(driver, tmp_path / "phone.png")
+        assert driver.get_log("browser") == []
+
+
+def open_page(driver, run):
+    """The number of pictures on it, all of which have loaded; nothing else was asked for."""
+    page = (run / "report.html").as_uri()
+    browser.look(driver, 1280, 900, "light")
+    driver.get(page)
+    assert browser.requests(driver) == [page]
+    assert driver.execute_script("return [...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.alt)") == []
+    return driver.execute_script("return document.images.length")
+
+
+def check_phones(driver):
+    """Nothing is wider than the window."""
+    for width in (390, 320):
+        browser.look(driver, width, 844, "dark")
+        assert driver.execute_script("return document.documentElement.scrollWidth") == width
 
 
 def check_reading(driver):
