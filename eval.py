@@ -41,7 +41,7 @@ from evaluation.compare import compare as compare_runs
 from evaluation.curve import draw_curve
 from evaluation.export import export as export_encoder
 from evaluation.features_file import write_features
-from evaluation.plan import Plan, Subject, check, parse_fractions, parse_probes, parse_protocol
+from evaluation.plan import Plan, Subject, check, check_writable, parse_fractions, parse_probes, parse_protocol
 from evaluation.probing import probe
 from evaluation.record import recorded
 from evaluation.report.write import write_report
@@ -77,13 +77,15 @@ def import_original(file: Path | None, out: str | None, console: Console) -> Non
 def measure_segments(subject: Subject, where: Place, console: Console) -> None:
     """Writes eval-segment.json and segments.png into the run."""
     started, (saved, run, data, _) = time.perf_counter(), subject
+    check_writable(run, ["segment"])
     with data:
         found = segment(saved, data, precision.choose("auto", where.device), where.device)
     result = {"probe": "segment", "data": str(data), "run": str(run), "step": saved.trainer["step"], "n_test": found.n_test}
     result |= dict.fromkeys(results.ROWS) | {"methods": found.scores, "methods_train": found.train_scores}
     result |= {"n_train": found.n_train, "seconds": round(time.perf_counter() - started, 2)}
     results.write(results.file_of(run, "segment"), result)
-    console.print(f"{run}, step {saved.trainer['step']:,}, on {data}: {found.n_test:,} images with masks")
+    words = f"{run}, step {saved.trainer['step']:,}, on {data}: {found.n_test:,} images with masks"
+    console.print(words, markup=False)
     table = Table("K = " + str(found.posterior.shape[1]), "IoU, best", "IoU, fixed", "ARI")
     for name, scores in found.scores.items():
         table.add_row(METHODS[name], *("" if value is None else f"{value:.3f}" for value in scores.values()))
@@ -136,6 +138,7 @@ def main(
     views: options.ProbeViews = 0,
     fraction: options.Fraction = None,
     probe_epochs: options.ProbeEpochs = None,
+    batch: options.ProbeBatch = None,
     finetune_lr: options.FinetuneRate = finetune.RATE,
     baselines: options.Baselines = True,
     keep_features: options.KeepFeatures = False,
@@ -159,12 +162,14 @@ def main(
         console.print(table, f"picture: {picture}", sep="\n")
         return
     find = partial(find_set, cache_dir=cache_dir, cache_gb=cache_gb)
+    if report and checkpoint is not None:
+        raise UsageError(f"--checkpoint {checkpoint}: a report is of a run's newest weights; give --run instead")
     if report:
         written = write_report(recorded(run), data, place(gpus).device, last, find)
         console.print(f"report: {written}", soft_wrap=True, highlight=False)
         return
     how = parse_probes(probes), parse_protocol(protocol), views, parse_fractions(fraction)
-    plan = Plan(*how, probe_epochs, finetune_lr, baselines, keep_features)
+    plan = Plan(*how, probe_epochs, finetune_lr, baselines, keep_features, batch)
     directory = runs.evaluated(run, checkpoint)
     if curve:
         console.print(f"training curve: {draw_curve(directory)}")

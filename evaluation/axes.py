@@ -25,6 +25,11 @@ class Axes(NamedTuple):
     variance: Tensor
     directions: Tensor
 
+    def above(self, variance: float) -> Axes:
+        """Those along which features vary more than that, and the first of all in any case."""
+        there = self.variance >= min(variance, float(self.variance.max()))
+        return Axes(self.variance[there], self.directions[:, there])
+
     def whiten(self, x: Tensor, floor: float) -> Tensor:
         """Features (m, A) along the axes, with variances near 1 where they were above ``floor``, and small below it."""
         return (x @ self.directions) * (self.variance + floor).rsqrt()

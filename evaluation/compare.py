@@ -9,6 +9,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from rich.markup import escape
 from rich.table import Table
 
 from errors import UsageError
@@ -32,17 +33,26 @@ def compare(directories: list[Path]) -> tuple[Table, Path]:
 
 def tabulate(found: list[Record]) -> Table:
     """A column a run."""
-    table = Table("run", *(each.name for each in found))
+    table = Table("run", *(escape(each.name) for each in found))
     table.add_row("preset", *(str(each.config["preset"]) for each in found))
-    table.add_row("data", *(Path(each.config["data"]).name or NONE for each in found))
+    table.add_row("data", *(escape(each.data) or NONE for each in found))
     table.add_row("steps", *map(progress, found))
     table.add_row("images/s, median", *map(speed, found))
     for name, title in LOSSES.items():
         table.add_row(f"last {title}", *(f"{each.rows[-1][name]:.3f}" if each.rows else NONE for each in found))
     for probe in all_probes(found):
-        cells = (top1(each.results[probe]) if probe in each.results else NONE for each in found)
+        cells = (escape(probed(each, probe)) for each in found)
         table.add_row(f"{NAMES.get(probe, probe)}, top-1", *cells)
     return table
+
+
+def probed(each: Record, probe: str) -> str:
+    """Top-1, and on what where that is not the run's own data and newest step."""
+    if (result := each.results.get(probe)) is None:
+        return NONE
+    other = [f"on {elsewhere}"] if (elsewhere := each.elsewhere(result)) else []
+    other += [f"step {result['step']:,}"] if result.get("step", each.step) != each.step else []
+    return ", ".join([top1(result), *other])
 
 
 def progress(each: Record) -> str:
@@ -90,7 +100,7 @@ def bars(axes: plt.Axes, found: list[Record], probes: list[str]) -> None:
     width = 0.8 / len(found)
     for number, each in enumerate(found):
         for place, probe in enumerate(probes):
-            if result := each.results.get(probe):
+            if (result := each.results.get(probe)) and not each.elsewhere(result):
                 left = place + (number - (len(found) - 1) / 2) * width
                 axes.bar(left, 100 * result["top1"], width, yerr=reach(result), color=f"C{number % 10}", capsize=3)
     known = any(result.get("interval") for each in found for result in each.results.values())

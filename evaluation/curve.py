@@ -31,8 +31,9 @@ def draw_curve(run: Path) -> Path:
         left.plot(steps, [row[name] for row in rows], label=label, marker="." if len(rows) < 5 else None)
     left.set(title="NCE losses: how hard views are to match", xlabel="step", ylabel="nats (lower is better)")
     for name, label in ACCURACIES.items():
-        if rows[0][name] is not None:
-            right.plot(steps, [100 * row[name] for row in rows], label=label, marker="." if len(rows) < 5 else None)
+        seen = [(row["step"], 100 * row[name]) for row in rows if row[name] is not None]  # None: no image had a label
+        if seen:
+            right.plot(*zip(*seen, strict=True), label=label, marker="." if len(seen) < 5 else None)
     right.set(title="Online probes on augmented training views", xlabel="step", ylabel="top-1, %")
     for axes in (left, right):
         axes.grid(alpha=0.3)

@@ -28,6 +28,7 @@ from pipeline import AugmentedLoader, EvalLoader, Recipe
 from pipeline.shard_set import ShardSet
 from pipeline.store import Store
 
+VERSION = 1  # of what is made of an image: features of another one are extracted anew
 BATCH = 256
 SEED = 2**63  # of views: one that no training takes
 
@@ -79,7 +80,7 @@ def extract(images: Images, split: str, contenders: list[Contender], views: int,
     Raises:
         UserError: a feature is not finite.
     """
-    names = [f"{split}-{each.name}-{key(each.identity, images.identity(split), views)}" for each in contenders]
+    names = [f"{split}-{each.name}-{key(VERSION, each.identity, images.identity(split), views)}" for each in contenders]
     there = from_first([files.find(name) is not None for name in names])
     wanted = [(name, each) for name, each, done in zip(names, contenders, there, strict=True) if not done]
     shape, first = (1 + views, len(images.labels(split))), images.where.rank == 0

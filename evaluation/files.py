@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from errors import UserError
 from shards.atomic import atomic
 
 DAY = 86_400  # seconds
@@ -40,13 +43,27 @@ class Files:
 
     @contextmanager
     def new(self, name: str, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-        """An array to be filled, which is there when the block ends well."""
+        """An array to be filled, which is there when the block ends well.
+
+        Raises:
+            UserError: the disk has no room for it.
+        """
         with self.file(name) as file:
             np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
-            file.truncate(file.tell() + 2 * int(np.prod(shape)))
+            self.claim(file, 2 * int(np.prod(shape)))
             array = np.memmap(file, np.float16, "r+", file.tell(), shape)
             yield array
         self.arrays[name] = torch.from_numpy(array)
+
+    def claim(self, file: BinaryIO, size: int) -> None:
+        """Room for ``size`` more bytes: a write into a mapping for which there is none would end the process."""
+        try:
+            os.posix_fallocate(file.fileno(), 0, file.tell() + size)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            words = f"the disk is full, with {size / 1e9:,.1f} GB wanted for features"
+            raise UserError(f"{self.directory.parent}: {words}; free some, or extract fewer --views") from error
 
     def file(self, name: str) -> AbstractContextManager[BinaryIO]:
         if not self.keep:

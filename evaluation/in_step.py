@@ -27,13 +27,23 @@ def training_views(images: Images, recipe: Recipe, keep: Tensor, batch: int) -> 
     Raises:
         UsageError: there are too few for the ranks.
     """
-    where, n = images.where, int(keep.sum())
-    fits = min(batch, n // 2) // where.world * where.world
-    if fits < 2:
-        advice = f"{where.world} ranks; use fewer" if where.world > 1 else "this; give a larger part of them"
-        raise UsageError(f"{images.data}: {n} labelled training images are too few for {advice}")
-    own = (where.rank, where.world, where.device)
+    where = images.where
+    fits, own = batch_for(images, int(keep.sum()), batch), (where.rank, where.world, where.device)
     return TwoViewLoader(images.data, ["train"], recipe, fits, *own, SEED, where.threads, keep=keep.numpy())
+
+
+def batch_for(images: Images, n: int, batch: int) -> int:
+    """Images of a step for all ranks: ``batch``, but of few images a power of two, which 1, 2, 4 or 8 ranks share alike.
+
+    Raises:
+        UsageError: n images are too few for the ranks.
+    """
+    ranks = images.where.world
+    fits = (batch if n >= 2 * batch else 2 ** max(0, (n // 2).bit_length() - 1)) // ranks * ranks
+    if fits < 2:
+        advice = f"{ranks} ranks; use fewer" if ranks > 1 else "this; give a larger part of them"
+        raise UsageError(f"{images.data}: {n} labelled training images are too few for {advice}")
+    return fits
 
 
 def train(

@@ -38,6 +38,9 @@ Fraction = Annotated[str | None, typer.Option(help="Also with few labels: parts 
 ProbeEpochs = Annotated[
     float | None, typer.Option(callback=positive, help="Length of a probe's training.", show_default="the probe's")
 ]
+ProbeBatch = Annotated[
+    int | None, typer.Option("--batch-size", min=2, help="Of fine-tuning and --protocol paper.", show_default="pretraining's")
+]
 FinetuneRate = Annotated[float, typer.Option("--finetune-lr", callback=positive, help="Of the encoder.")]
 Baselines = Annotated[bool, typer.Option(help="Random initialisation and raw pixels beside it.")]
 KeepFeatures = Annotated[bool, typer.Option("--keep-features", help="For the next time, in the run's features/.")]

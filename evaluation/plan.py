@@ -30,6 +30,7 @@ class Plan(NamedTuple):
     finetune_rate: float = finetune.RATE
     baselines: bool = True
     keep: bool = False
+    batch: int | None = None
 
     def tasks(self) -> list[Task]:
         """Every training of a probe."""
@@ -49,7 +50,8 @@ class Plan(NamedTuple):
         """What of this plan decides a probe's numbers."""
         way = self.way(probe)
         longer = self.epochs if way != "cached" or probe == "mlp" else None
-        return [way, self.views_of(probe), longer, self.finetune_rate if way == "finetune" else None]
+        batch = self.batch if way != "cached" else None
+        return [way, self.views_of(probe), longer, self.finetune_rate if way == "finetune" else None, batch]
 
 
 class Subject(NamedTuple):
@@ -100,12 +102,12 @@ def check(subject: Subject, plan: Plan) -> None:
         UsageError: the data have no labels to probe with.
         UserError: the results could not be written.
     """
-    check_writable(subject.run, plan)
+    check_writable(subject.run, plan.probes)
     check_labels(subject.data)
 
 
-def check_writable(run: Path, plan: Plan) -> None:
-    for path in [results.file_of(run, probe) for probe in plan.probes]:
+def check_writable(run: Path, probes: list[str]) -> None:
+    for path in [results.file_of(run, probe) for probe in probes]:
         if path.is_dir():
             raise UserError(f"{path}: is a directory, and the results go to a file of that name; move it away")
     try:

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from engine import precision
+from engine import memory, precision
 from engine.group import joined
 from engine.launch import Place
 from engine.parallel import from_first
@@ -34,7 +34,7 @@ from evaluation.split import few
 from pipeline import Recipe, TwoViewLoader
 from pipeline.recipe_file import recipe_of
 
-VERSION = 1  # of what probes compute: baselines of another one are computed anew
+VERSION = 2  # of what probes compute: baselines of another one are computed anew
 
 TRAINERS: dict[str, Callable[..., Fitted]] = {"linear": train_linear, "mlp": train_mlp, "knn": train_knn}
 
@@ -44,10 +44,11 @@ def probe(subject: Subject, plan: Plan, where: Place, console: Console, timeout:
     with subject.data:
         with joined(where, timeout) as peers:
             probing = Probing(subject, plan, where, peers, console)
+            probing.check_parts()
             probing.look()
-            probing.train_in_step()
+            with memory.explained(memory.advice(probing.batch, where.world, recomputes=True, half=True)[:1]):
+                probing.train_in_step()
         if where.rank == 0:  # the others are not kept waiting for what needs no images
-            probing.keep()
             probing.train_on_features()
             probing.finish()
             warn_of_unseen(subject.data)
@@ -69,6 +70,7 @@ class Probing:
         self.manifest = subject.data.manifest
         self.contender = lru_cache(lambda name: contender(name, subject.saved, self.precision, self.device))
         self.kept, self.began = Kept(subject.run), time.perf_counter()
+        self.batch: int = plan.batch or subject.saved.config["settings"]["batch"]
         self.features: dict[tuple[str, str], Labelled] = {}
         self.scores: dict[Task, Scores] = {}
         self.results: dict[str, Result] = {}
@@ -84,6 +86,10 @@ class Probing:
         )
         return found
 
+    @cached_property
+    def weights(self) -> str:
+        return weights_of(self.subject.saved)
+
     def key(self, task: Task) -> str:
         """What decides a task's numbers."""
         seen = [self.images.identity(split) for split in ("train", "val")]
@@ -93,6 +99,14 @@ class Probing:
     def doing(self, *ways: str) -> list[Task]:
         """What is to be trained in these ways."""
         return [task for task in self.missing if self.plan.way(task.probe) in ways]
+
+    def check_parts(self) -> None:
+        """
+        Raises:
+            UsageError: a part of the labels is too small to train on in step: said before hours of work.
+        """
+        for part in dict.fromkeys(task.fraction for task in self.doing("paper", "finetune")):
+            in_step.batch_for(self.images, int(self.marked(part).sum()), self.batch)
 
     def look(self) -> None:
         """One pass over each split for all contenders whose features are to be read."""
@@ -115,8 +129,10 @@ class Probing:
         for part in (WHOLE, *self.plan.fractions):
             if tasks := [task for task in self.doing("paper") if task.fraction == part]:
                 self.train_paper(tasks, part)
+                self.keep()
         for task in self.doing("finetune"):
             self.fine_tune(task)
+            self.keep()
 
     def train_paper(self, tasks: list[Task], part: str) -> None:
         """All contenders and probes at once, on the same views."""
@@ -129,7 +145,7 @@ class Probing:
             if self.images.where.rank == 0:
                 test = self.features[task.contender, "val"]
                 self.scores[task] = score(found[task.contender, task.probe], test, classes, self.device)
-            self.chosen[task] = {"epochs": lasts.epochs}
+            self.chosen[task] = {"epochs": lasts.epochs, "batch": loader.batch}
         for probe in probes:
             self.seconds[probe] += time.perf_counter() - began
 
@@ -141,7 +157,7 @@ class Probing:
         loader = self.training_views(task.fraction, finetune.gentle(self.images.recipe))
         model = finetune.fine_tune(self.images, loader, encoder, classes, *settings, self.shown(task))
         self.scores[task] = finetune.test(self.images, model, classes, self.precision)
-        self.chosen[task] = {"epochs": epochs, "lr": self.plan.finetune_rate}
+        self.chosen[task] = {"epochs": epochs, "lr": self.plan.finetune_rate, "batch": loader.batch}
         self.seconds[task.probe] += time.perf_counter() - began
 
     def shown(self, task: Task) -> Labelled | None:
@@ -150,11 +166,15 @@ class Probing:
         return train and train.only(self.chosen_few(train.labels, task.fraction)).centred()
 
     def training_views(self, part: str, recipe: Recipe) -> TwoViewLoader:
+        return in_step.training_views(self.images, recipe, self.marked(part), self.batch)
+
+    def marked(self, part: str) -> Tensor:
+        """Which training images are trained on with a fraction of the labels: a mask (n,)."""
         y = self.images.labels("train")
         rows = (y >= 0).nonzero().flatten()
-        keep = torch.zeros(len(y), dtype=torch.bool)
-        keep[rows[self.chosen_few(y[rows], part)]] = True
-        return in_step.training_views(self.images, recipe, keep, self.subject.saved.config["settings"]["batch"])
+        mask = torch.zeros(len(y), dtype=torch.bool)
+        mask[rows[self.chosen_few(y[rows], part)]] = True
+        return mask
 
     def chosen_few(self, labels: Tensor, part: str) -> Tensor:
         """Positions of a fraction of the labelled images."""
@@ -176,13 +196,15 @@ class Probing:
             self.keep()
 
     def keep(self) -> None:
-        """Writes the results of probes that are done, and baselines: what is still to come may fail."""
+        """On rank 0 writes the results of probes whose encoder is done, and baselines so far: what is still to come may fail."""
+        if self.images.where.rank:
+            return
         self.kept.put({self.key(task): scores.top1 for task, scores in self.scores.items() if task.contender != ENCODER})
-        left = {task.probe for task in self.missing if task not in self.scores}
+        left = {task.probe for task in self.missing if task.contender == ENCODER and task not in self.scores}
         for probe in self.plan.probes:
-            if probe not in left | self.results.keys():
-                self.results[probe] = self.result(probe)
-                results.write(results.file_of(self.subject.run, probe), self.results[probe])
+            if probe not in left and self.results.get(probe) != (found := self.result(probe)):
+                self.results[probe] = found
+                results.write(results.file_of(self.subject.run, probe), found)
 
     def finish(self) -> None:
         """Everything that is to be seen later."""
@@ -206,6 +228,7 @@ class Probing:
             "interval": scores.interval,
             "per_class": scores.per_class,
             "confusion": scores.confusion,
+            "confused": [each._asdict() for each in scores.confused],
             "classes": self.manifest.classes,
             "fractions": {part: self.top1(Task(ENCODER, probe, part)) for part in self.plan.fractions},
             "fractions_random_init": {part: self.top1(Task(RANDOM, probe, part)) for part in self.plan.fractions},
@@ -215,7 +238,7 @@ class Probing:
             "views": self.plan.views_of(probe),
             "chosen": self.chosen[whole],
             "averaged": subject.averaged,
-            "weights": weights_of(subject.saved),
+            "weights": self.weights,
             "seconds": round(self.shared + self.seconds[probe], 2),
         }
 

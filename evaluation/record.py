@@ -30,6 +30,24 @@ class Record(NamedTuple):
         return max(self.trained, self.rows[-1]["step"] if self.rows else 0)
 
     @property
+    def data(self) -> str:
+        """The name of what it was trained on; empty for an imported run."""
+        return Path(self.config["data"] or "").name
+
+    def elsewhere(self, result: dict[str, Any]) -> str:
+        """The name of the data that a result is of; empty where they are the run's own."""
+        name = Path(str(result.get("data", self.data))).name
+        return name if name != self.data else ""
+
+    def current(self, weights: str | None) -> dict[str, dict[str, Any]]:
+        """The results that are of these weights, and of the data that they were trained on."""
+        return {
+            probe: result
+            for probe, result in self.results.items()
+            if result.get("weights") == weights and not self.elsewhere(result)
+        }
+
+    @property
     def images_per_s(self) -> float | None:
         """Median over all log rows but the first, in which kernels are chosen and caches are cold."""
         values = [row["images_per_s"] for row in self.rows[1:] or self.rows if "images_per_s" in row]

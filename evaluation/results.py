@@ -17,6 +17,7 @@ ROWS = {
     "top1_random_init": "same encoder, random initialisation",
     "top1_raw_pixels": "raw pixels, at most 32 x 32",
 }
+FEW = {"fractions": "top1", "fractions_random_init": "top1_random_init", "fractions_raw_pixels": "top1_raw_pixels"}
 Result = dict[str, Any]
 
 
@@ -37,12 +38,17 @@ def write_board(run: Path, results: list[Result]) -> None:
             for name in (*ROWS, "top5"):
                 if result[name] is not None:
                     board.add_scalar(f"eval/{result['probe']}_{name}", result[name], result["step"])
+            for key, name in FEW.items():
+                for part, top1 in result[key].items():
+                    if top1 is not None:
+                        board.add_scalar(f"eval/{result['probe']}_{name}_{part}_of_the_labels", top1, result["step"])
 
 
 def announce(results: list[Result], console: Console) -> None:
     first = results[0]
     whose = ", averaged weights" if first["averaged"] else ""
-    console.print(f"{first['run']}, step {first['step']:,}{whose}, on {first['data']}: {first['n_test']:,} test images")
+    words = f"{first['run']}, step {first['step']:,}{whose}, on {first['data']}: {first['n_test']:,} test images"
+    console.print(words, markup=False)
     show(results, console)
 
 
@@ -54,11 +60,14 @@ def show(results: list[Result], console: Console) -> None:
             table.add_row("  95 % interval", *("{:.2%} – {:.2%}".format(*result["interval"]) for result in results))
             if any(result["top5"] is not None for result in results):
                 table.add_row("  top-5", *(percent(result["top5"]) for result in results))
-    for fraction in results[0]["fractions"]:
-        table.add_row(f"this encoder, {float(fraction):g} of the labels", *(percent(r["fractions"][fraction]) for r in results))
+    for part in results[0]["fractions"]:
+        for key, name in FEW.items():
+            if any(result[key][part] is not None for result in results):
+                title = f"{ROWS[name]}, {float(part):g} of the labels"
+                table.add_row(title, *(percent(result[key][part]) for result in results))
     console.print(table)
     for result in results:
-        console.print(hardest(result), soft_wrap=True, highlight=False)
+        console.print(hardest(result), soft_wrap=True, highlight=False, markup=False)
 
 
 def percent(value: float | None) -> str:

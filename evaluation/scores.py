@@ -15,6 +15,7 @@ from errors import UserError
 from evaluation.features import Labelled
 
 CONFUSION = 200  # classes, at most, of which each is counted against each
+CONFUSED = 20  # pairs of classes that are listed, however many there are
 Z = 1.959964  # the normal distribution's 97.5 % point
 Classifier = Callable[[Tensor], Tensor]  # logits or votes (m, C) of features (m, D), each row from its own features alone
 
@@ -24,6 +25,15 @@ class Fitted(NamedTuple):
 
     classify: Classifier
     chosen: dict[str, float]
+
+
+class Confused(NamedTuple):
+    """Images of class ``truth`` that were taken for class ``taken``, and their share of the class."""
+
+    truth: int
+    taken: int
+    images: int
+    share: float
 
 
 class Scores(NamedTuple):
@@ -36,6 +46,7 @@ class Scores(NamedTuple):
         per_class: top-1 of each class; None for one without test images.
         confusion: images of class i (row) that were taken for class j (column); None with more than 200 classes.
         n: the test images.
+        confused: the pairs of classes that are confused most, by images.
     """
 
     top1: float
@@ -44,6 +55,7 @@ class Scores(NamedTuple):
     per_class: list[float | None]
     confusion: list[list[int]] | None
     n: int
+    confused: list[Confused]
 
 
 def score(classify: Classifier, test: Labelled, classes: int, device: torch.device) -> Scores:
@@ -60,20 +72,31 @@ def tally(pieces: Iterable[tuple[Tensor, Tensor]], classes: int) -> Scores:
     """
     images, right = torch.zeros(2, classes, dtype=torch.int64)
     confusion = torch.zeros(classes, classes, dtype=torch.int64) if classes <= CONFUSION else None
-    among = 0
+    among, mistakes = 0, [torch.empty(0, dtype=torch.int64)]
     for logits, y in pieces:
         if not logits.isfinite().all():
             raise UserError("the probe's logits are not finite, so its training diverged; try a lower learning rate")
         best, truth = logits.topk(min(5, classes)).indices.cpu(), y.cpu()
         images += torch.bincount(truth, minlength=classes)
         right += torch.bincount(truth[best[:, 0] == truth], minlength=classes)
+        mistakes.append((truth * classes + best[:, 0])[best[:, 0] != truth])
         among += int((best == truth[:, None]).sum())
         if confusion is not None:
             confusion += torch.bincount(truth * classes + best[:, 0], minlength=classes**2).view(classes, classes)
     n, hits = int(images.sum()), int(right.sum())
     each = [r / m if m else None for r, m in zip(right.tolist(), images.tolist(), strict=True)]
     table = None if confusion is None else confusion.tolist()
-    return Scores(hits / n, among / n if classes > 5 else None, wilson(hits, n), each, table, n)
+    pairs = confused(torch.cat(mistakes), images)
+    return Scores(hits / n, among / n if classes > 5 else None, wilson(hits, n), each, table, n, pairs)
+
+
+def confused(mistakes: Tensor, images: Tensor) -> list[Confused]:
+    """The most frequent of mistakes (k,), each truth * C + taken, of test images (C,) by class; ties by class."""
+    codes, counts = mistakes.unique(return_counts=True)
+    chosen = counts.argsort(descending=True, stable=True)[:CONFUSED]
+    truth, taken = codes[chosen] // len(images), codes[chosen] % len(images)
+    columns = truth, taken, counts[chosen], counts[chosen].double() / images[truth]
+    return [Confused(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:

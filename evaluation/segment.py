@@ -13,8 +13,9 @@ from torch import Tensor
 from engine import runs
 from engine.checkpoint import Checkpoint
 from engine.precision import Precision
-from errors import UsageError
+from errors import UsageError, UserError
 from evaluation.agreement import Overlap, best_iou, choose_foreground, iou, join, overlap
+from evaluation.contenders import trained
 from evaluation.masks import SIDE, read_masks
 from evaluation.receptive import FIELDS, Field, upsample
 from evaluation.segmenters import Seen, Segmenter, segmenters
@@ -86,6 +87,8 @@ def seer(saved: Checkpoint, recipe: Recipe, precision: Precision, device: torch.
         with precision.autocast(device):
             features = encoder(x.to(device))
             sources = mixture(features.r1.flatten(1))
+        if not all(each.isfinite().all() for each in (sources, features.r7)):
+            raise UserError(f"{saved.path}: features are not finite; take an earlier --checkpoint")
         rgb = x.float().cpu() * std + mean
         return Seen(rgb, sources.float().cpu(), locations_of(features.r7).float().cpu())
 
@@ -97,9 +100,13 @@ def load(saved: Checkpoint, device: torch.device) -> tuple[Encoder, Mixture]:
     if not components:
         raise UsageError(f"{saved.path}: has no mixture features; train a run with `python train.py --mixture 2`")
     config = runs.encoder_config(saved.config)
-    encoder, mixture = Encoder(config), Mixture(config.embedding, components)
-    for prefix, module in (("encoder.", encoder), ("mixture.", mixture)):
-        module.load_state_dict({k.removeprefix(prefix): v for k, v in saved.weights.items() if k.startswith(prefix)})
+    mixture = Mixture(config.embedding, components)
+    encoder = trained(saved)
+    prefix = "mixture."
+    try:
+        mixture.load_state_dict({k.removeprefix(prefix): v for k, v in saved.weights.items() if k.startswith(prefix)})
+    except RuntimeError as error:
+        raise UserError(f"{saved.path}: its mixture is not the one in its config.json; take another checkpoint") from error
     encoder = encoder.eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return encoder, mixture.to(device)
 

@@ -99,7 +99,27 @@ def test_the_papers_protocol_and_fine_tuning(here):
         assert one["top1_random_init"] is not None
         assert (one["top1_raw_pixels"] is None) == (probe == "finetune")
         assert one["fractions"]["0.5"] is not None
-    assert found(here, "finetune")["chosen"] == {"epochs": 1, "lr": 1e-3}
+    assert found(here, "finetune")["chosen"] == {"epochs": 1, "lr": 1e-3, "batch": 16}
+
+
+def test_a_baseline_that_fails_does_not_cost_the_encoders_result(here, monkeypatch):
+    def fail(_):
+        raise RuntimeError("no baseline today")
+
+    monkeypatch.setattr(probing, "untrained", fail)
+    said, code = call("--probe", "finetune", "--probe-epochs", "1", "--batch-size", "8")
+    assert "no baseline today" in said
+    assert code == 1
+    assert 0 <= found(here, "finetune")["top1"] <= 1
+    assert found(here, "finetune")["top1_random_init"] is None
+    assert found(here, "finetune")["chosen"]["batch"] == 8
+
+
+def test_a_part_of_the_labels_that_is_too_small_is_told_before_any_work(here, monkeypatch):
+    monkeypatch.setattr(probing, "extract", None)
+    said, code = call("--probe", "finetune", "--fraction", "0.5,0.001")
+    assert "2 labelled training images are too few for this; give a larger part of them" in said
+    assert code == 2
 
 
 def test_the_board_shows_the_accuracies(here):
@@ -182,6 +202,14 @@ def test_the_curve_is_a_picture(here):
         assert picture.width > 800
 
 
+def test_the_curve_of_labels_that_come_now_and_then(here):
+    (row,) = (json.loads(line) for line in (here / "metrics.jsonl").read_text().splitlines())
+    rows = [row | {"step": step, "linear_top1": top1} for step, top1 in ((1, None), (2, 0.5), (3, None))]
+    (here / "metrics.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in rows))
+    assert call("--curve", "--run", "one") == ("", 0)
+    assert (here / "curve.png").stat().st_size > 10_000
+
+
 @torch.no_grad()
 def test_an_encoder_and_the_features_of_all_images_leave(trained, photo_set, monkeypatch):
     from model import load_encoder
@@ -211,7 +239,7 @@ def test_runs_beside_one_another(trained, monkeypatch):
     (trained / "others" / "two" / "eval-linear.json").write_text(json.dumps(result))
     monkeypatch.chdir(trained)
     table = invoke("--compare", "others/two", "runs/one")
-    for words in ("demo", "photos", "loss 1→5", "62.50% (42.0–79.0)"):
+    for words in ("demo", "photos", "loss 1→5", "62.50% (42.0–79.0), on x"):
         assert words in table
     from PIL import Image
 
@@ -231,6 +259,7 @@ def test_runs_beside_one_another(trained, monkeypatch):
         (["--protocol", "mine"], "cached or paper"),
         (["--probe-epochs", "-1"], "not positive"),
         (["--curve", "--run", "nobody"], "metrics.jsonl"),
+        (["--report", "--checkpoint", "runs/one/checkpoints/step-3"], "give --run instead"),
     ],
 )
 def test_wrong_usage_is_one_line(here, arguments, says):

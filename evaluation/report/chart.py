@@ -35,12 +35,12 @@ def chart(title: str, lines: list[Line], x: str, y: str, caption: str, zero: boo
     """
     Args:
         title: what is shown.
-        lines: those without points are left out.
+        lines: those without finite points are left out.
         x, y: titles of the axes, with units.
         caption: what to look for.
         zero: whether the vertical axis begins at zero.
     """
-    lines = [thinned(line) for line in lines if len(line.x)]
+    lines = [thinned(line) for line in lines if any(map(math.isfinite, line.y))]
     span_x = spanned([value for line in lines for value in line.x], exact=True)
     span_y = spanned([value for line in lines for value in line.y], zero)
     parts = [*axes(span_x, span_y, x, y), *(curve(number, line, span_x, span_y) for number, line in enumerate(lines))]

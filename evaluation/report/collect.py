@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -46,6 +47,7 @@ class Page:
     confusion: probed.Confusion | None
     per_class: tuple[str, list[probed.Bar], str] | None
     made: str
+    run: str = ""  # as one types it
     notes: list[str] = field(default_factory=list)
     labelled: bool = True
     pairs: list[Pairs] = field(default_factory=list)
@@ -75,13 +77,16 @@ def collect(run: Path, data: str | None, device: torch.device, last_weights: boo
     mean = saved is not None and not last_weights and bool(saved.trainer.get("average"))
     saved = averaged(saved) if saved and mean else saved
     where, images = find_data(record, data, find)
-    manifest = images.manifest if images else None
-    page = of_record(record, saved, manifest, mean)
+    own = where == runs.data_path(record.config["data"] or "nowhere")
+    page = of_record(record, saved, images.manifest if images and own else None, mean)
+    page.run = shlex.quote(str(run))
     if not record.rows:
         page.notes.append("Nothing has been logged yet: curves begin with the first log line.")
     if images is None:
         page.notes.append(f"{where}: its images are not here, so none are shown; --data names another shard set.")
         return page
+    if not own:
+        page.notes.append(f"The pictures are of {where}. It was trained on {record.data or 'other data'}.")
     with images:
         show(page, images, record, saved, run, device)
     return page
@@ -116,17 +121,19 @@ def find_data(record: Record, data: str | None, find: Find) -> tuple[Path | str,
 
 
 def of_record(record: Record, saved: Checkpoint | None, manifest: Manifest | None, mean: bool) -> Page:
-    """What can be said without looking at an image."""
+    """What can be said without looking at an image; ``manifest`` is of what it was trained on."""
+    weights = weights_of(saved) if saved else None
+    current = record.current(weights)
     return Page(
         title=record.name,
-        sentence=facts.sentence(record, manifest),
-        tiles=facts.tiles(record),
+        sentence=facts.sentence(record),
+        tiles=facts.tiles(record, current),
         table=facts.table(record, saved, manifest, mean),
         charts=curves.charts(record.rows),
         slowest=curves.slowest(record.rows),
-        probes=probed.probes(record.results, weights_of(saved) if saved else None),
-        confusion=probed.confusion(record.results),
-        per_class=probed.per_class(record.results),
+        probes=probed.probes(record.results, weights),
+        confusion=probed.confusion(current or record.results),
+        per_class=probed.per_class(current or record.results),
         made=datetime.now().strftime("%Y-%m-%d %H:%M"),
     )
 

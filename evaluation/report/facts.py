@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,14 +16,14 @@ from shards.manifest import Manifest
 Pair = tuple[str, str]
 
 
-def tiles(record: Record) -> list[Pair]:
-    """The few figures that one looks for first: a value and what it is."""
+def tiles(record: Record, results: dict[str, dict[str, Any]]) -> list[Pair]:
+    """The few figures that one looks for first: a value and what it is. ``results`` are of the weights that are shown."""
     found = [(f"{record.step:,}", f"of {record.config['steps']:,} steps")]
     if record.images_per_s is not None:
         found.append((f"{record.images_per_s:,.0f}", "images/s, median"))
     if record.rows:
         found += [(duration(record.rows), "spent in steps"), (f"{record.rows[-1]['loss']:.2f}", "last loss, nats")]
-    best = max(record.results.items(), key=lambda each: each[1]["top1"], default=None)
+    best = max(results.items(), key=lambda each: each[1]["top1"], default=None)
     if best:
         found.append((f"{best[1]['top1']:.1%}", f"top-1, {NAMES.get(best[0], best[0])} probe"))
     elif record.rows and record.rows[-1]["linear_top1"] is not None:
@@ -44,7 +43,7 @@ def duration(rows: list[dict[str, Any]]) -> str:
 def table(record: Record, saved: Checkpoint | None, manifest: Manifest | None, averaged: bool) -> list[Pair]:
     """What was trained on what, and how."""
     config, settings = record.config, record.config["settings"]
-    found = [("data", of_data(config, manifest)), ("preset", config["preset"]), ("encoder", of_encoder(config))]
+    found = [("data", of_data(record, manifest)), ("preset", config["preset"]), ("encoder", of_encoder(config))]
     found += [("views", f"recipe {settings['recipe']}"), ("length", length(record, manifest))]
     found += [
         ("schedule", f"lr {settings['lr']:g}, {settings['warmup']} warm-up, {settings['schedule']}"),
@@ -67,12 +66,12 @@ def in_words(value: str) -> str:
     return "float32" if value == "None" else value.removeprefix("torch.")
 
 
-def of_data(config: dict[str, Any], manifest: Manifest | None) -> str:
+def of_data(record: Record, manifest: Manifest | None) -> str:
     if manifest is None:
-        return Path(config["data"]).name or "unknown: the run was imported"
+        return record.data or "unknown: the run was imported"
     splits = ", ".join(f"{each.samples:,} {name}" for name, each in manifest.splits.items())
     classes = f"{len(manifest.classes):,} classes" if manifest.classes else "no classes"
-    return f"{manifest.name}: {splits}; {classes}"
+    return f"{record.data}: {splits}; {classes}"
 
 
 def of_encoder(config: dict[str, Any]) -> str:
@@ -89,15 +88,12 @@ def length(record: Record, manifest: Manifest | None) -> str:
     return words if epoch is None or manifest is None else f"{words}, {epoch:.2f} epochs"
 
 
-def elsewhere(result: dict[str, Any], name: str) -> str:
-    """That a result is of other data than those of the run."""
-    data = Path(str(result.get("data", name))).name
-    return f" on {data}" if data != name else ""
-
-
-def sentence(record: Record, manifest: Manifest | None) -> str:
+def sentence(record: Record) -> str:
     """Under the title."""
-    name = manifest.name if manifest else Path(record.config["data"]).name
-    found = [f"{NAMES.get(probe, probe)} {top1(result)}{elsewhere(result, name)}" for probe, result in record.results.items()]
+    found = []
+    for probe, result in record.results.items():
+        other = record.elsewhere(result)
+        found.append(f"{NAMES.get(probe, probe)} {top1(result)}{f' on {other}' if other else ''}")
     probes = f" Probes: {', '.join(found)}." if found else ""
-    return f"AMDIM{f' on {name}' if name else ''}, preset {record.config['preset']}, pretrained without labels.{probes}"
+    where = f" on {record.data}" if record.data else ""
+    return f"AMDIM{where}, preset {record.config['preset']}, pretrained without labels.{probes}"

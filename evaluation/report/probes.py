@@ -16,6 +16,7 @@ MATRIX = 600  # pixels of the confusion of more
 PAIRS = 10  # confusions that are listed
 ENDS = 6  # best and worst classes that are listed where there are many
 BESIDE = {"top1": "this encoder", "top1_random_init": "untrained", "top1_raw_pixels": "raw pixels"}
+FEW = {"fractions": "", "fractions_random_init": "untrained, ", "fractions_raw_pixels": "raw pixels, "}
 
 Result = dict[str, Any]
 
@@ -46,7 +47,10 @@ class Cell(NamedTuple):
 
 
 class Confusion(NamedTuple):
-    """A row a true class, as a ``table``, or as a ``matrix`` of pixels where there are many; and the most frequent ``pairs``."""
+    """The most frequent ``pairs``, and a row a true class: a ``table``, or a ``matrix`` of pixels where there are many classes.
+
+    Of very many there are the pairs alone.
+    """
 
     probe: str
     classes: list[str]
@@ -67,9 +71,11 @@ def of_probe(name: str, result: Result, weights: str | None) -> Probe:
             bars.append(Bar(title, result[key], top1(result) if key == "top1" else f"{result[key]:.2%}", interval))
     if isinstance(result.get("top5"), float):
         bars.insert(1, Bar("this encoder, top-5", result["top5"], f"{result['top5']:.2%}"))
-    for fraction, value in (result.get("fractions") or {}).items():
-        if isinstance(value, float):
-            bars.append(Bar(f"with {100 * float(fraction):.4g} % of the labels", value, f"{value:.2%}"))
+    for fraction in result.get("fractions") or {}:
+        for key, title in FEW.items():
+            value = result.get(key, {}).get(fraction)
+            if isinstance(value, float):
+                bars.append(Bar(f"{title}with {100 * float(fraction):.4g} % of the labels", value, f"{value:.2%}"))
     tested = f"{result['n_test']:,} test images" if "n_test" in result else "its test images"
     step = f", step {result['step']:,}" if isinstance(result.get("step"), int) else ""
     note = f"top-1 on all {tested} of {Path(str(result.get('data', ''))).name or 'its data'}{step}"
@@ -84,6 +90,12 @@ def confusion(results: dict[str, Result]) -> Confusion | None:
             cells = [[Cell(count, count / max(1, sum(row))) for count in row] for row in counts]
             few, pairs = len(classes) <= SMALL, worst_pairs(cells, classes)
             return Confusion(NAMES.get(name, name), classes, cells if few else None, None if few else matrix(cells), pairs)
+        if classes and result.get("confused"):
+            found = [
+                (classes[each["truth"]], classes[each["taken"]], Cell(each["images"], each["share"]))
+                for each in result["confused"]
+            ]
+            return Confusion(NAMES.get(name, name), classes, None, None, found[:PAIRS])
     return None
 
 

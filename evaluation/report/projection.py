@@ -76,7 +76,7 @@ def flatten(r1: Tensor, seed: int) -> tuple[np.ndarray, str]:
     """Places (n, 2) inside the drawing, and how they were found, of r1 (n, R)."""
     x = standardised(r1, r1).numpy()
     linear = PCA(min(LINEAR, *x.shape), random_state=seed).fit_transform(x)
-    if len(x) < FEWEST:
+    if len(x) < FEWEST or not linear.any():  # a collapsed encoder's images are one point, of which t-SNE makes none
         return fit(linear[:, :2]), "principal components"
     tsne = TSNE(perplexity=min(30, len(x) // 4), init="pca", random_state=seed)
     return fit(tsne.fit_transform(linear)), "t-SNE"

@@ -47,13 +47,13 @@ def make_run(path, data, classes, steps=100, saved=True, rows=True, **changes):
     return path
 
 
-def result(probe, classes, weights="", table=True):
+def result(probe, classes, weights="", table=True, data="data/x"):
     """What a probe writes, of 10 images a class."""
     n = len(classes)
     confusion = [[7 if i == j else 3 if j == (i + 1) % n else 0 for j in range(n)] for i in range(n)]
     return {
         "probe": probe,
-        "data": "data/x",
+        "data": str(data),
         "step": 100,
         "weights": weights,
         "n_test": 10 * n,
@@ -65,5 +65,8 @@ def result(probe, classes, weights="", table=True):
         "classes": classes,
         "per_class": [0.7] * n,
         "confusion": confusion if table else None,
+        "confused": [{"truth": i, "taken": (i + 1) % n, "images": 3, "share": 0.3} for i in range(min(n, 20))],
         "fractions": {"0.1": 0.5},
+        "fractions_random_init": {"0.1": 0.25},
+        "fractions_raw_pixels": {"0.1": None},
     }

@@ -41,6 +41,22 @@ def test_the_first_window_is_no_speed_and_a_run_that_has_just_begun_is_a_row(tmp
     assert not list(tmp_path.glob("*.tmp"))
 
 
+def test_names_are_printed_as_they_are(tmp_path):
+    found = [write_run(tmp_path / name, 1) for name in ("a [puppy]", "b [red]")]
+    text = printed(compare(found)[0])
+    assert "a [puppy]" in text
+    assert "b [red]" in text
+
+
+def test_a_result_of_other_data_or_another_step_says_so(tmp_path):
+    found = [write_run(tmp_path / name, 1, 1) for name in ("own", "older", "away")]
+    for run, other in zip(found, ({}, {"step": 20}, {"data": "data/places205"}), strict=True):
+        result = {"top1": 0.5, "data": "data/shapes", "step": 40} | other
+        (run / "eval-linear.json").write_text(json.dumps(result))
+    (row,) = (line for line in printed(compare(found)[0]).splitlines() if "linear, top-1" in line)
+    assert [cell.strip() for cell in row.split("│")[2:5]] == ["50.00%", "50.00%, step 20", "50.00%, on places205"]
+
+
 def test_results_that_are_not_whole_are_passed_over(tmp_path):
     (tmp_path / "eval-mlp.json").write_text('{"probe": "mlp", "top1": 0.9}')
     (tmp_path / "eval-knn.json").write_text('{"probe": "knn", "to')

@@ -131,6 +131,11 @@ def test_too_few_images_for_the_ranks_are_told(photo_set):
         in_step.training_views(images(photo_set, world=2), RECIPE, torch.arange(96) < 3, 32)
 
 
+@pytest.mark.parametrize(("n", "batch"), [(96, 32), (64, 32), (63, 16), (48, 16), (16, 8)])
+def test_few_images_are_the_same_batches_for_any_usual_number_of_ranks(photo_set, n, batch):
+    assert {in_step.batch_for(images(photo_set, world=world), n, 32) for world in (1, 2, 4, 8)} == {batch}
+
+
 def test_lengths_are_the_originals_and_shrink_less_than_labels():
     assert paper.length("cifar10", None) == (120, (80 / 120, 110 / 120))
     assert paper.length("imagenet", None).epochs == paper.length("mine", None).epochs == 30

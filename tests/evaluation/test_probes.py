@@ -6,13 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from engine import precision
 from evaluation import features, knn, mlp
 from evaluation.axes import Axes, principal_axes, survey
-from evaluation.features import Labelled, Scaled, collect, fit_scaler, labelled, pixels
+from evaluation.features import Labelled, Scaled, collect, fit_scaler, labelled, pixels, represent
 from evaluation.knn import train_knn
 from evaluation.linear import choose_penalty, fit, logits, objective, train_linear
 from evaluation.mlp import train_mlp
 from evaluation.scores import score
+from model import Encoder, EncoderConfig
 
 CPU = torch.device("cpu")
 TRAINERS = {"linear": train_linear, "mlp": partial(train_mlp, epochs=10), "knn": train_knn}
@@ -53,6 +55,20 @@ def test_predictions_of_an_image_do_not_depend_on_the_other_test_images(probe):
         together, alone = classify(shifted), torch.cat([classify(row[None]) for row in shifted])
     torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-4)
     assert together.argmax(1).unique().numel() > 1
+
+
+def test_features_of_an_image_do_not_depend_on_the_other_test_images():
+    """Test images of other statistics than those that normalisation has seen: each alone has the features it has among all."""
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderConfig(32, 8, 48, 1, use_bn=True))
+    for _ in range(20):
+        encoder(torch.randn(16, 3, 32, 32))
+    see = represent(encoder, precision.choose("off", CPU), CPU)
+    shifted = 2 * torch.randn(8, 3, 32, 32) + 1.5
+    together, alone = see(shifted), torch.cat([see(image[None]) for image in shifted])
+    torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(see(shifted[:3]), together[:3], rtol=1e-4, atol=1e-5)
+    assert together.std(0).max() > 0.1
 
 
 @every_probe

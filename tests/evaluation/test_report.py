@@ -15,6 +15,7 @@ from evaluation.contenders import weights_of
 from evaluation.report.chart import Line, chart, ticks
 from evaluation.report.neighbours import look_up, votes
 from evaluation.report.probes import confusion
+from evaluation.report.projection import flatten
 from evaluation.report.write import write_report
 from pipeline.remote import find_set
 from tests import browser, endpoints
@@ -56,8 +57,8 @@ def whole(photo_set, tmp_path_factory):
     """A finished run of two classes with a mixture and two probes, and its page."""
     run = make_run(tmp_path_factory.mktemp("runs") / "whole", photo_set, 2, mixture=2)
     own = weights_of(runs.newest_checkpoint(run))
-    (run / "eval-linear.json").write_text(json.dumps(result("linear", ["cats", "dogs"], own)))
-    (run / "eval-knn.json").write_text(json.dumps(result("knn", ["cats", "dogs"], "others")))
+    (run / "eval-linear.json").write_text(json.dumps(result("linear", ["cats", "dogs"], own, data=photo_set)))
+    (run / "eval-knn.json").write_text(json.dumps(result("knn", ["cats", "dogs"], "others") | {"top1": 0.9}))
     return run, page_of(run)
 
 
@@ -69,9 +70,12 @@ def test_a_finished_run_has_every_section(whole):
         "96 train, 24 val; 2 classes",
         "bfloat16",
         "cats taken for dogs",
+        "90.00% (65.0–74.0) on x",
+        "untrained, with 10 % of the labels",
     ):
         assert words in text
     assert text.count("not the weights of this report") == 1
+    assert ">70.0%<" in text  # not what other weights reached on other data
     assert "× median compute" in text
     assert ">41–60</td>" in text  # the stretch that was slow
     assert all(re.search(r'alt="[^"]+"', tag) for tag in re.findall(r"<img [^>]*>", text))
@@ -92,6 +96,13 @@ def test_a_run_whose_images_are_gone_or_were_never_there(photo_set, tmp_path):
         write_report(run, str(tmp_path / "nowhere"), CPU)
     with pytest.raises(UsageError, match="no run here"):
         write_report(tmp_path, None, CPU)
+
+
+def test_pictures_of_another_set_are_not_what_was_trained(photo_set, tmp_path):
+    text = page_of(make_run(tmp_path / "run", "data/gone", 2), str(photo_set))
+    assert "AMDIM on gone" in text
+    assert f"The pictures are of {photo_set}. It was trained on gone." in text
+    assert "96 train" not in text
 
 
 def test_images_at_a_url_come_once(photo_set, tmp_path):
@@ -132,6 +143,7 @@ def test_a_thousand_classes_of_tiny_images(crowded):
     _, text = crowded
     assert "Of 1,000 classes, 10 are shown" in text
     assert "What is taken for what" not in text
+    assert "Confused most" in text
 
 
 def test_features_that_are_not_numbers_are_not_shown(photo_set, tmp_path):
@@ -166,6 +178,17 @@ def test_many_classes_are_a_matrix():
     assert found.table is None
     assert (found.matrix.width, found.matrix.height) == (600, 600)
     assert found.pairs == [("3", "4", (1, 0.1))]
+
+
+def test_a_line_without_finite_points_is_left_out():
+    drawn = chart("t", [Line("a", [1, 2], [float("nan")] * 2), Line("b", [1, 2], [1.0, 2.0])], "step", "nats", "")
+    assert [name for name, _ in drawn.legend] == ["b"]
+
+
+def test_a_collapsed_encoder_is_one_point_of_the_map():
+    places, method = flatten(torch.ones(40, 8), 0)
+    assert np.isfinite(places).all()
+    assert method == "principal components"
 
 
 def test_ticks_are_round_and_inside():

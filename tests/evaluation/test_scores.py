@@ -25,11 +25,15 @@ def test_few_classes_have_no_top5_and_a_class_without_images_no_accuracy():
     assert found.top5 is None
     assert found.per_class == [0.5, None, None]
     assert found.confusion == [[1, 1, 0], [0, 0, 0], [0, 0, 0]]
+    assert found.confused == [(0, 1, 1, 0.5)]
 
 
 def test_many_classes_have_no_confusion():
     classes = CONFUSION + 1
-    assert tally([(torch.eye(classes), torch.arange(classes))], classes).confusion is None
+    taken = torch.tensor([1, 1, 2, 2, 2, 5, 5])
+    found = tally([(torch.eye(classes)[taken], torch.tensor([1, 0, 0, 0, 2, 7, 7]))], classes)
+    assert found.confusion is None
+    assert found.confused == [(0, 2, 2, 2 / 3), (7, 5, 2, 1.0), (0, 1, 1, 1 / 3)]
 
 
 @pytest.mark.parametrize(
