@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from errors import UserError
+from errors import UserError, warn
+
+UNKNOWN = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # Lustre without -o flock, NFS without a lock daemon
 
 
 @contextmanager
@@ -25,4 +28,8 @@ def locked(directory: Path, busy: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"{directory}: {busy}") from None
+        except OSError as error:
+            if error.errno not in UNKNOWN:
+                raise
+            warn(f"{directory}: its file system knows no locks; see that one process at a time works there")
         yield

@@ -44,6 +44,7 @@ from engine.writer import Writer
 from errors import run_app
 from model.collectives import rank
 from pipeline import TwoViewLoader, Views
+from pipeline.in_use import InUse
 from pipeline.recipe_file import as_fields, choose_recipe
 from pipeline.remote import find_set
 from pipeline.shard_set import ShardSet
@@ -89,10 +90,10 @@ def fit(trainer: Trainer, run: Path, progress: Progress, stop: Stop, due: SaveTi
 
 def advance(trainer: Trainer, batches: Iterator[tuple[Views, Tensor]]) -> Views:
     """One step with the next batch, which is good until the one after it is asked for."""
-    asked = time.perf_counter()
+    asked, waited = time.perf_counter(), InUse.waited
     views, locations = next(batches)
     label, locations = (send(t, trainer.device) for t in (views.label, locations))
-    trainer.meter.data_s += time.perf_counter() - asked
+    trainer.meter.data_s += time.perf_counter() - asked - (InUse.waited - waited)
     trainer.update(views.x1, views.x2, label, locations)
     trainer.watch.check()
     return views
@@ -257,7 +258,7 @@ def train(trainer: Trainer, run: Path, resume: str, due: SaveTimer, peers: Peers
     """Begins or continues a run, and ends with what to type next; returns the exit code."""
     begun = begin(trainer, run, resume)
     if trainer.step >= trainer.config.steps:
-        console.print(f"{run} is finished: {trainer.step:,} steps. {next_command(trainer, run)}")
+        console.print(f"{run} is finished: {trainer.step:,} steps. {next_command(trainer, run)}", markup=False)
         return 0
     stop = peers.stop = Stop(speaks=peers.world == 1)
     if peers.rank == 0:
@@ -270,11 +271,11 @@ def train(trainer: Trainer, run: Path, resume: str, due: SaveTimer, peers: Peers
         with writer, Progress(trainer.config.steps, console) as progress:
             code = fit(trainer, run, progress, stop, due, peers, writer)
     if not code or trainer.step == trainer.config.steps:
-        console.print(f"done: {run}. {next_command(trainer, run)}")
+        console.print(f"done: {run}. {next_command(trainer, run)}", markup=False)
         return 0
     again = "" if peers.world == 1 or elastic.launched() else ", with torchrun or srun as before"
     words = f"stopped and saved at step {trainer.step:,}; the same command goes on from there"
-    console.print(f"{words}{again}: {same_command(sys.argv)}", soft_wrap=True)
+    console.print(f"{words}{again}: {same_command(sys.argv)}", soft_wrap=True, markup=False)
     return code
 
 

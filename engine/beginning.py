@@ -60,9 +60,9 @@ def find_start(run: Path, config: Config, shards: list[str], resume: str) -> che
 def announce(begun: Begun, trainer: Trainer, console: Console) -> None:
     """Says what is continued, and warns of what will make its numbers differ in their last bits."""
     if begun.source:
-        console.print(f"starting from the weights of {begun.source}")
+        console.print(f"starting from the weights of {begun.source}", markup=False)
     if begun.saved and rank() == 0:
-        console.print(f"continuing {begun.saved}")
+        console.print(f"continuing {begun.saved}", markup=False)
         for name, now in trainer.machine.items():
             if (before := begun.machine.get(name)) != now:
                 warn(f"{name} was {before} and is {now}: numbers will not be the same to the last bit")

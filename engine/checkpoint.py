@@ -107,17 +107,25 @@ def first_line(error: BaseException) -> str:
 
 
 def forget_after(root: Path, step: int) -> None:
-    """Removes checkpoints of later steps, which a run that goes on from ``step`` leaves behind, and half-written ones.
+    """Puts aside checkpoints of later steps, which a run that goes on from ``step`` leaves behind; half-written ones are removed.
 
-    Damaged ones are renamed to ``damaged-step-<n>``: nothing makes up for them if the one that served instead fails, too.
+    Whole ones become ``left-step-<n>``: who went back by mistake, or whose script does at every start, has lost nothing. Damaged
+    ones become ``damaged-step-<n>``: nothing makes up for them if the one that served instead fails, too.
     """
     for path in steps(root):
-        if int(path.name[5:]) > step and whole(path):
-            shutil.rmtree(path)
-        elif int(path.name[5:]) > step:
-            path.rename(root / f"damaged-{path.name}")
+        if int(path.name[5:]) > step:
+            put_aside(path, "left" if whole(path) else "damaged")
     for path in root.glob(f"{TEMPORARY}*"):
         shutil.rmtree(path)
+
+
+def put_aside(path: Path, how: str) -> None:
+    aside = path.with_name(f"{how}-{path.name}")
+    if aside.exists():
+        remove(aside)
+    path.rename(aside)
+    if how == "left":
+        warn(f"{path}: is of a later step than the run goes on from, and now called {aside.name}; remove it if it is not wanted")
 
 
 def whole(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Column, Table
 
 from engine import ladder
@@ -24,7 +26,7 @@ def make_console(quiet: bool = False) -> Console:
 def start_table(rows: Iterable[tuple[str, str]], console: Console) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in rows:
-        table.add_row(f"[bold]{name}", value)
+        table.add_row(f"[bold]{name}", escape(value))
     console.print(table)
 
 
@@ -38,18 +40,22 @@ def print_presets(console: Console) -> None:
         console.print(words, highlight=False)
 
 
+REFRESHES = 4  # of the live panel, a second
+
+
 class Progress:
     """Shows log rows: redrawn in place in a terminal, one line each where output goes to a file."""
 
     def __init__(self, steps: int, console: Console) -> None:
         self.steps, self.console = steps, console
         self.started, self.first = time.monotonic(), 0
-        self.shown = False
+        self.row: dict[str, Any] | None = None
+        self.drawn = -math.inf
         # Warnings come out above the panel; but not those that go to a file, nor out of a console that says nothing.
         both = sys.stderr.isatty()
         self.live = None
         if console.is_terminal and not console.quiet:
-            self.live = Live(console=console, refresh_per_second=4, redirect_stderr=both)
+            self.live = Live(console=console, refresh_per_second=REFRESHES, redirect_stderr=both)
 
     def __enter__(self) -> Progress:
         if self.live:
@@ -65,18 +71,23 @@ class Progress:
         self.started, self.first = time.monotonic(), step
 
     def tick(self, step: int) -> None:
-        """In a terminal, that steps are taken; until there are numbers, which the device is waited for."""
-        if self.live and not self.shown:
+        """In a terminal, that steps are taken; numbers, which the device is waited for, are the last log row's."""
+        if not self.live or time.monotonic() - self.drawn < 1 / REFRESHES:
+            return
+        self.drawn = time.monotonic()
+        if self.row:
+            self.live.update(panel(self.row, step, self.steps, self.remaining(step)))
+        else:
             self.live.update(f"step {step:,}/{self.steps:,}, numbers follow")
 
     def say(self, words: str) -> None:
         """A line of its own, above the live panel."""
-        self.console.print(words, soft_wrap=True, highlight=False)
+        self.console.print(words, soft_wrap=True, highlight=False, markup=False)
 
     def show(self, row: dict[str, Any]) -> None:
-        remaining, self.shown = self.remaining(row["step"]), True
+        remaining, self.row = self.remaining(row["step"]), row
         if self.live:
-            self.live.update(panel(row, self.steps, remaining))
+            self.live.update(panel(row, row["step"], self.steps, remaining))
         else:
             self.console.print(describe(row, self.steps, remaining), soft_wrap=True, highlight=False)
 

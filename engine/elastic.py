@@ -25,6 +25,7 @@ from engine.stop import handle, say
 from errors import UserError, warn
 
 LOST = 75  # exit code of a rank that could not go on without another one
+COUNTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
 OUTCOME, RESTARTED = "AMDIM_OUTCOME", "AMDIM_RESTARTED"  # of the environment: a file for rank 0's exit code; set after a loss
 STOP_SECONDS = 600  # ranks that were told to stop finish a step and save; a second signal ends them at once
 
@@ -104,8 +105,8 @@ def launched() -> bool:
 
 
 def restarted() -> bool:
-    """Whether this rank was started again after a loss, by whichever agent."""
-    return RESTARTED in os.environ or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    """Whether this rank was started again after a loss, by whichever agent, or its job by SLURM."""
+    return RESTARTED in os.environ or any(os.environ.get(name, "0") != "0" for name in COUNTS)
 
 
 def report(code: int) -> None:

@@ -19,7 +19,8 @@ class NotFinite(UserError):
 class Watch:
     """Remembers on the device the first step with a loss or a gradient that is not finite.
 
-    The host reads it as it comes in: on a GPU by a copy to pinned memory that nobody waits for, so a step or two later.
+    The host reads it as it comes in: on a GPU by a copy to pinned memory that nobody waits for, so as many steps later
+    as the host is ahead, and one.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -15,6 +15,7 @@ from errors import UserError
 
 UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50, "EiB": 2**60}
 ASKED = (r"[Tt]ried to allocate ([\d.]+) (\w+)", r"Unable to allocate ([\d.]+) (\w+)")  # torch's two allocators; NumPy
+SIGNS = ("can't allocate memory", "out of memory", "CUDA allocation", "STATUS_ALLOC_FAILED")
 CONTAINER = Path("/sys/fs/cgroup")
 CAPACITY = r"total capacity of ([\d.]+) (\w+) of which ([\d.]+) (\w+) is free"
 
@@ -35,9 +36,9 @@ def explained(advice: Sequence[str]) -> Iterator[None]:
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Whether an allocation failed; torch's CPU allocator has no class of error for it."""
+    """Whether an allocation failed; torch's CPU allocator, DALI and CUDA's libraries have no class of error for it."""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or any(words in str(error) for words in ("can't allocate memory", "CUDA error: out of memory"))
+    return named or any(words in str(error) for words in SIGNS)
 
 
 def shortage(message: str) -> str:
@@ -46,8 +47,9 @@ def shortage(message: str) -> str:
     asked = f"{size(found[1], found[2])} more were asked for" if found else "more was asked for"
     if there := re.search(CAPACITY, message):
         return f"out of memory: {asked}, and of the GPU's {size(there[1], there[2])} {size(there[3], there[4])} are free"
-    free, total = machine_memory()
-    return f"out of memory: {asked}, and of this machine's {gib(total)} {gib(free)} are free"
+    on_gpu = torch.cuda.is_available() and re.search(r"CUDA|CUBLAS|CUDNN", message)
+    free, total = torch.cuda.mem_get_info() if on_gpu else machine_memory()
+    return f"out of memory: {asked}, and of {'the GPU' if on_gpu else 'this machine'}'s {gib(total)} {gib(free)} are free"
 
 
 def size(number: str, unit: str) -> str:

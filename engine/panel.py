@@ -13,16 +13,17 @@ from rich.table import Table
 TERMS = {"1→5": "loss_1t5", "1→7": "loss_1t7", "5→5": "loss_5t5", "mixture": "loss_mixture", "regulariser": "regulariser"}
 
 
-def panel(row: dict[str, Any], steps: int, remaining: float) -> RenderableType:
-    """A log row of ``steps`` in all, ``remaining`` seconds before the end."""
-    step = row["step"]
+def panel(row: dict[str, Any], step: int, steps: int, remaining: float) -> RenderableType:
+    """The last log row, after ``step`` of ``steps`` steps, ``remaining`` seconds before the end."""
     head = Table.grid(padding=(0, 2), expand=True)
     head.add_column(no_wrap=True)
     head.add_column(ratio=1)
     head.add_column(no_wrap=True, justify="right")
     left = timedelta(seconds=round(remaining))
     head.add_row(
-        f"step {step:,}/{steps:,}, epoch {row['epoch']:.2f}", ProgressBar(steps, step), f"{step / steps:.1%}, {left} left"
+        f"step {step:,}/{steps:,}, epoch {row['epoch'] / row['step'] * step:.2f}",
+        ProgressBar(steps, step),
+        f"{step / steps:.1%}, {left} left",
     )
     body = Table.grid(padding=(0, 2))
     body.add_column(style="bold", no_wrap=True)

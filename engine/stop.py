@@ -11,6 +11,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from types import FrameType
 
@@ -36,6 +37,19 @@ def say(number: int) -> None:
     os.write(2, f"{cursor}{signal.Signals(number).name}: finishing this step and saving; Ctrl-C ends it at once\n".encode())
 
 
+def watch(reader: int) -> None:
+    """A thread that ends the process at a Ctrl-C after another signal, of each of which the system writes the number to a pipe.
+
+    Python hears of a signal when the operation in hand has ended, which may be never. From then on the system ends it by itself.
+    """
+    seen = False
+    while numbers := os.read(reader, 64):
+        for number in numbers:
+            if seen and number == signal.SIGINT:
+                os._exit(128 + signal.SIGINT)
+            seen = seen or number in SIGNALS
+
+
 class Stop:
     """Remembers the first signal; ``code`` is the exit code it asks for (130, 143, 138, 129), or None."""
 
@@ -43,6 +57,10 @@ class Stop:
         self.code: int | None = None
         self.speaks = speaks  # of several ranks none does, but their launcher
         handle(self.note)
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        threading.Thread(target=watch, args=(reader,), daemon=True).start()
 
     def note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signal module's signature
         # Not Python's handler, which would wait for the operation in hand: the system's.

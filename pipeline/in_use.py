@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 
 import torch
@@ -12,6 +13,8 @@ AHEAD = 4  # batches that the host may be ahead of the GPU: each holds its array
 
 class InUse:
     """Holds arrays until the GPU is past what was queued on them: their memory is DALI's, which does not know torch's queue."""
+
+    waited = 0.0  # seconds, all of this process: no wait for data, though it is while data are asked for
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -26,7 +29,9 @@ class InUse:
             while self.queue and self.queue[0][0].query():
                 self.queue.popleft()
             if len(self.queue) > AHEAD:
+                began = time.perf_counter()
                 self.queue.popleft()[0].synchronize()
+                InUse.waited += time.perf_counter() - began
 
     def release(self) -> None:
         """Waits until the GPU is past all of it."""

@@ -176,6 +176,18 @@ def test_a_second_ctrl_c_ends_it_at_once(photo_set, tmp_path):
     assert process.returncode == -signal.SIGINT  # a shell says 130
 
 
+def test_a_second_ctrl_c_ends_an_operation_that_does_not_return(photo_set, tmp_path):
+    """One that holds Python up, as a wait for a GPU or a disk that hangs would: neither signal has been heard of when it ends."""
+    hang = "__import__('hashlib').pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"  # half an hour without Python's lock
+    process = patched(f"train.Trainer.update = lambda *_: (print('step 20', flush=True), {hang})", photo_set, tmp_path)
+    in_hand(process)
+    for _ in range(2):
+        time.sleep(0.5)
+        os.kill(process.pid, signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+
+
 def test_a_disk_that_is_full_for_a_while(undisturbed, photo_set, tmp_path):
     """The limit on file sizes stands in for it: it fails the same write with the same kind of error."""
     process = start(photo_set, tmp_path, "--save-every", "5", stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from engine import elastic
+
 ROOT = Path(__file__).parent.parent.parent
 RANK = """
 import signal, sys, time
@@ -20,6 +22,14 @@ print("ready", flush=True)
 time.sleep(60)
 """
 LAUNCHER = "import sys; from engine import elastic; sys.exit(elastic.run_ranks(1, sys.argv[2:], 0, saves=sys.argv[1] == 'saves'))"
+
+
+@pytest.mark.parametrize("name", elastic.COUNTS)
+def test_who_started_it_again(monkeypatch, name):
+    monkeypatch.setenv(name, "0")
+    assert not elastic.restarted()
+    monkeypatch.setenv(name, "2")
+    assert elastic.restarted()
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,26 @@ def test_a_gpu():
     assert shortage(CUDA) == "out of memory: 2.25 GiB more were asked for, and of the GPU's 79.25 GiB 0.50 GiB are free"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: out of memory",
+        "CUDA allocation failed",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    ],
+)
+def test_a_gpu_by_libraries_that_have_no_error_of_their_own_for_it(words, monkeypatch):
+    assert is_shortage(RuntimeError(words))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2**28, 80 * 2**30))
+    assert shortage(words) == "out of memory: more was asked for, and of the GPU's 80.00 GiB 0.25 GiB are free"
+
+
+def test_another_error_is_none():
+    assert not is_shortage(RuntimeError("CUDA error: an illegal memory access was encountered"))
+
+
 def of_torch():
     torch.empty(2**60, dtype=torch.uint8)
 

@@ -1,10 +1,14 @@
 """Arrays that a GPU reads late are held until it has, and no more of them than some batches; events are made up here."""
 
+import time
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
 import torch
 
+import train
+from pipeline import Views
 from pipeline.in_use import AHEAD, InUse
 
 
@@ -22,6 +26,7 @@ class Event:
         return self.number <= Event.done
 
     def synchronize(self):
+        time.sleep(1e-4)
         Event.done = max(Event.done, self.number)
 
 
@@ -47,10 +52,30 @@ def test_what_the_gpu_is_past_is_let_go_of(held):
 
 
 def test_a_host_that_is_far_ahead_waits_for_the_oldest(held):
+    before = InUse.waited
     for number in range(1, AHEAD + 3):
         held.hold(torch.tensor(number))
+    assert InUse.waited > before
     assert Event.done == 2
     assert numbers(held) == list(range(3, AHEAD + 3))
+
+
+def test_waiting_for_the_gpu_is_no_waiting_for_data(monkeypatch):
+    """A batch that comes after 7 s, 5 of which went by until the GPU was near enough."""
+    now = [100.0]
+    monkeypatch.setattr(train.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(InUse, "waited", 1.0)
+
+    def batches():
+        now[0], InUse.waited = 107.0, 6.0
+        yield Views(None, None, torch.zeros(1)), torch.zeros(1)
+
+    nothing = SimpleNamespace(check=lambda: None)
+    trainer = SimpleNamespace(
+        device=torch.device("cpu"), meter=SimpleNamespace(data_s=0.5), update=lambda *_: None, watch=nothing
+    )
+    train.advance(trainer, batches())
+    assert trainer.meter.data_s == 2.5
 
 
 def test_at_the_end_all_is_waited_for(held):
