@@ -183,9 +183,9 @@ def test_an_older_checkpoint_of_another_place(here):
 
 def test_two_ranks_have_the_numbers_of_one(here):
     def numbers():
-        return [{k: v for k, v in found(here, p).items() if k != "seconds"} for p in ("linear", "knn")]
+        return [{k: v for k, v in found(here, p).items() if k != "seconds"} for p in ("linear", "mlp", "knn")]
 
-    arguments = ("--probe", "linear,knn", "--views", "2")
+    arguments = ("--probe", "linear,mlp,knn", "--views", "2", "--probe-epochs", "2")
     assert call(*arguments) == ("", 0)
     alone = numbers()
     (here / "baselines.json").unlink()
