@@ -1,7 +1,7 @@
 """What do the presets for two CPU cores reach, and in what time?  python -m bench.learns NAME [--seeds 3]
 
 Builds the data set if it is not there, trains its default preset on the CPU with each seed, probes, and prints a row a seed
-and their mean. NAME is shapes or fashion-mnist.
+and their mean; a random encoder and raw pixels beside the first. NAME is shapes or fashion-mnist.
 """
 
 from __future__ import annotations
@@ -35,20 +35,21 @@ def call(*arguments: str) -> float:
     return time.perf_counter() - start
 
 
-def learn(data: Path, runs: Path, seed: int) -> dict[str, Any]:
+def learn(data: Path, runs: Path, seed: int, baselines: bool = True) -> dict[str, Any]:
     """Trains and probes once: the probes' results, and ``minutes`` of training, start-up included."""
     run = runs / f"{data.name}-seed{seed}"
     anew = ("--run", str(run), "--resume", "never", "--quiet")
     minutes = call("train.py", "--data", str(data), "--gpus", "0", "--seed", str(seed), *anew) / 60
-    call("eval.py", "--probe", ",".join(PROBES), "--run", str(run), "--gpus", "0")
+    beside = () if baselines else ("--no-baselines",)
+    call("eval.py", "--probe", ",".join(PROBES), "--run", str(run), "--gpus", "0", *beside)
     return {"minutes": minutes} | {probe: json.loads((run / f"eval-{probe}.json").read_text()) for probe in PROBES}
 
 
 def row(result: dict[str, Any]) -> str:
     cells = [f"{result['minutes']:8.1f}"]
-    cells += [
-        f"{result[p]['top1']:10.2%} {result[p]['top1_random_init']:10.2%} {result[p]['top1_raw_pixels']:10.2%}" for p in PROBES
-    ]
+    for probe in PROBES:
+        found = (result[probe][name] for name in ("top1", "top1_random_init", "top1_raw_pixels"))
+        cells.append(" ".join(f"{'–' if value is None else f'{value:.2%}':>10}" for value in found))
     return "  ".join(cells)
 
 
@@ -66,7 +67,7 @@ def main(
     print("seed   minutes  " + "  ".join(f"{probe:>32}" for probe in PROBES))
     results = []
     for seed in range(seeds):
-        results.append(learn(data, runs, seed))
+        results.append(learn(data, runs, seed, baselines=seed == 0))
         print(f"{seed:4} {row(results[-1])}", flush=True)
     for probe in PROBES:
         tops = [result[probe]["top1"] for result in results]

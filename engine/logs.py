@@ -6,6 +6,7 @@ Neither ends a run. Rows that the disk has no room for wait in memory and are wr
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -25,11 +26,9 @@ class Logs:
 
     def __init__(self, directory: Path, resumed_at: int) -> None:
         self.directory, self.path = directory, directory / FILE
-        kept = "".join(as_line(row) for row in read_rows(directory) if row["step"] <= resumed_at)
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(kept)
-        temporary.replace(self.path)
-        self.size, self.waiting, self.failing = len(kept.encode()), "", False
+        kept = "".join(as_line(row) for row in read_rows(directory) if row["step"] <= resumed_at).encode()
+        keep(self.path, kept)
+        self.size, self.waiting, self.failing = len(kept), "", False
         self.board: SummaryWriter | None = None
         self.purge = resumed_at + 1 if resumed_at else None
 
@@ -91,6 +90,16 @@ class Logs:
         if self.board:
             with suppress(OSError):  # it was told of when it was full
                 self.board.close()
+
+
+def keep(path: Path, kept: bytes) -> None:
+    """Has the record hold that and no more: by cutting it short where that will do, which a full disk has room for."""
+    if path.exists() and path.read_bytes().startswith(kept):
+        os.truncate(path, len(kept))
+        return
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(kept)
+    temporary.replace(path)
 
 
 def as_line(row: dict[str, Any]) -> str:

@@ -80,10 +80,26 @@ def test_a_board_that_has_failed_is_made_anew(tmp_path, board, capsys):
     assert "No space left" in capsys.readouterr().err
 
 
-def test_what_came_after_the_checkpoint_is_dropped_in_one_go(tmp_path, board, monkeypatch):
+def test_a_run_goes_on_with_a_full_disk(tmp_path, board, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
     first = Logs(tmp_path, 0)
     for step in (20, 40):
         first.write(row(step))
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    again = Logs(tmp_path, 30)
+    assert steps(tmp_path) == [20]
+    again.write(row(40))
+    assert steps(tmp_path) == [20, 40]
+
+
+def test_what_came_after_the_checkpoint_is_dropped_in_one_go(tmp_path, board, monkeypatch):
+    """Also from a record that has to be written anew, for the sake of half a line."""
+    first = Logs(tmp_path, 0)
+    for step in (20, 40):
+        first.write(row(step))
+    (tmp_path / logs.FILE).write_text('{"step": 1' + "\n" + (tmp_path / logs.FILE).read_text())
 
     def killed(*_):
         raise KeyboardInterrupt
