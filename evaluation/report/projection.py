@@ -75,8 +75,10 @@ def choose(queries: Part, seed: int) -> Part:
 def flatten(r1: Tensor, seed: int) -> tuple[np.ndarray, str]:
     """Places (n, 2) inside the drawing, and how they were found, of r1 (n, R)."""
     x = standardised(r1, r1).numpy()
+    if not x.any():  # a collapsed encoder's images are one point
+        return fit(x[:, :2]), "principal components"
     linear = PCA(min(LINEAR, *x.shape), random_state=seed).fit_transform(x)
-    if len(x) < FEWEST or not linear.any():  # a collapsed encoder's images are one point, of which t-SNE makes none
+    if len(x) < FEWEST:
         return fit(linear[:, :2]), "principal components"
     tsne = TSNE(perplexity=min(30, len(x) // 4), init="pca", random_state=seed)
     return fit(tsne.fit_transform(linear)), "t-SNE"
