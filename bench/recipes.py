@@ -73,7 +73,7 @@ class Length(NamedTuple):
 
 def learn(data: Path, name: str, seed: int, length: Length, look: int, out: Path) -> dict[str, tuple[float, float]]:
     """Trains once: (last loss, probe) by the name of the row."""
-    run = out / f"{data.name}-{name}-seed{seed}"
+    run = out / f"{data.name}-{name}-{length.steps}x{length.batch}-seed{seed}"
     for file, text in FILES.items():
         (out / file).write_text(text)
     more = [str(out / word) if word in FILES else word for word in VARIANTS[name]]

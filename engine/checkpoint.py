@@ -12,6 +12,7 @@ import os
 import pickle
 import re
 import shutil
+from itertools import chain, count
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
@@ -109,8 +110,8 @@ def first_line(error: BaseException) -> str:
 def forget_after(root: Path, step: int) -> None:
     """Puts aside checkpoints of later steps, which a run that goes on from ``step`` leaves behind; half-written ones are removed.
 
-    Whole ones become ``left-step-<n>``: who went back by mistake, or whose script does at every start, has lost nothing. Damaged
-    ones become ``damaged-step-<n>``: nothing makes up for them if the one that served instead fails, too.
+    Whole ones become ``left-step-<n>``: who went back by mistake has not lost them. Damaged ones become ``damaged-step-<n>``:
+    nothing makes up for them if the one that served instead fails, too.
     """
     for path in steps(root):
         if int(path.name[5:]) > step:
@@ -120,12 +121,11 @@ def forget_after(root: Path, step: int) -> None:
 
 
 def put_aside(path: Path, how: str) -> None:
-    aside = path.with_name(f"{how}-{path.name}")
-    if aside.exists():
-        remove(aside)
+    names = chain([f"{how}-{path.name}"], (f"{how}-{path.name}-{number}" for number in count(2)))
+    aside = next(each for each in map(path.with_name, names) if not each.exists())
     path.rename(aside)
     if how == "left":
-        warn(f"{path}: is of a later step than the run goes on from, and now called {aside.name}; remove it if it is not wanted")
+        warn(f"{path}: is of a later step than the run goes on from, and now called {aside.name}; remove it, or name it back")
 
 
 def whole(path: Path) -> bool:

@@ -14,8 +14,9 @@ import torch
 from errors import UserError
 
 UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50, "EiB": 2**60}
-ASKED = (r"[Tt]ried to allocate ([\d.]+) (\w+)", r"Unable to allocate ([\d.]+) (\w+)")  # torch's two allocators; NumPy
-SIGNS = ("can't allocate memory", "out of memory", "CUDA allocation", "STATUS_ALLOC_FAILED")
+# Torch's two allocators; NumPy; DALI.
+ASKED = tuple(rf"{words} ([\d.]+) (\w+)" for words in ("[Tt]ried to allocate", "Unable to allocate", "Can't allocate"))
+SIGNS = ("an't allocate ", "out of memory", "CUDA allocation", "STATUS_ALLOC_FAILED")  # torch's, CUDA's, DALI's, its libraries'
 CONTAINER = Path("/sys/fs/cgroup")
 CAPACITY = r"total capacity of ([\d.]+) (\w+) of which ([\d.]+) (\w+) is free"
 
@@ -47,9 +48,19 @@ def shortage(message: str) -> str:
     asked = f"{size(found[1], found[2])} more were asked for" if found else "more was asked for"
     if there := re.search(CAPACITY, message):
         return f"out of memory: {asked}, and of the GPU's {size(there[1], there[2])} {size(there[3], there[4])} are free"
-    on_gpu = torch.cuda.is_available() and re.search(r"CUDA|CUBLAS|CUDNN", message)
-    free, total = torch.cuda.mem_get_info() if on_gpu else machine_memory()
-    return f"out of memory: {asked}, and of {'the GPU' if on_gpu else 'this machine'}'s {gib(total)} {gib(free)} are free"
+    if re.search(r"CUDA|CUBLAS|CUDNN|on device", message):
+        return f"out of memory: {asked}{of_the_gpu()}"
+    free, total = machine_memory()
+    return f"out of memory: {asked}, and of this machine's {gib(total)} {gib(free)} are free"
+
+
+def of_the_gpu() -> str:
+    """What a GPU has, unless it is too full to be asked."""
+    try:
+        free, total = torch.cuda.mem_get_info()
+    except (RuntimeError, AssertionError):
+        return " on the GPU"
+    return f", and of the GPU's {gib(total)} {gib(free)} are free"
 
 
 def size(number: str, unit: str) -> str:

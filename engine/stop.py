@@ -46,6 +46,8 @@ def watch(reader: int) -> None:
     while numbers := os.read(reader, 64):
         for number in numbers:
             if seen and number == signal.SIGINT:
+                if sys.stderr.isatty():
+                    os.write(2, SHOW_CURSOR.encode())
                 os._exit(128 + signal.SIGINT)
             seen = seen or number in SIGNALS
 

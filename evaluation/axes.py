@@ -27,7 +27,7 @@ class Axes(NamedTuple):
 
     def above(self, variance: float) -> Axes:
         """Those along which features vary more than that, and the first of all in any case."""
-        there = self.variance >= min(variance, float(self.variance.max()))
+        there = self.variance >= self.variance.clamp(max=variance).amax() if len(self.variance) else self.variance > 0
         return Axes(self.variance[there], self.directions[:, there])
 
     def whiten(self, x: Tensor, floor: float) -> Tensor:

@@ -97,10 +97,12 @@ def curves(grid: list[plt.Axes], each: Record, colour: str) -> None:
 
 
 def bars(axes: plt.Axes, found: list[Record], probes: list[str]) -> None:
+    """What is of other data than the run's own is drawn where all runs' results are of the same."""
     width = 0.8 / len(found)
+    alike = [probe for probe in probes if len({each.results[probe].get("data") for each in found if probe in each.results}) == 1]
     for number, each in enumerate(found):
         for place, probe in enumerate(probes):
-            if (result := each.results.get(probe)) and not each.elsewhere(result):
+            if (result := each.results.get(probe)) and (probe in alike or not each.elsewhere(result)):
                 left = place + (number - (len(found) - 1) / 2) * width
                 axes.bar(left, 100 * result["top1"], width, yerr=reach(result), color=f"C{number % 10}", capsize=3)
     known = any(result.get("interval") for each in found for result in each.results.values())

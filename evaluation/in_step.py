@@ -36,10 +36,12 @@ def batch_for(images: Images, n: int, batch: int) -> int:
     """Images of a step for all ranks: ``batch``, but of few images a power of two, which 1, 2, 4 or 8 ranks share alike.
 
     Raises:
-        UsageError: n images are too few for the ranks.
+        UsageError: n images, or ``batch``, are too few for the ranks.
     """
     ranks = images.where.world
     fits = (batch if n >= 2 * batch else 2 ** max(0, (n // 2).bit_length() - 1)) // ranks * ranks
+    if batch < ranks:
+        raise UsageError(f"--batch-size {batch}: is less than an image for each of {ranks} ranks")
     if fits < 2:
         advice = f"{ranks} ranks; use fewer" if ranks > 1 else "this; give a larger part of them"
         raise UsageError(f"{images.data}: {n} labelled training images are too few for {advice}")

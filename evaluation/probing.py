@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cached_property, lru_cache
 
 import torch
@@ -46,8 +47,7 @@ def probe(subject: Subject, plan: Plan, where: Place, console: Console, timeout:
             probing = Probing(subject, plan, where, peers, console)
             probing.check_parts()
             probing.look()
-            with memory.explained(memory.advice(probing.batch, where.world, recomputes=True, half=True)[:1]):
-                probing.train_in_step()
+            probing.train_in_step()
         if where.rank == 0:  # the others are not kept waiting for what needs no images
             probing.train_on_features()
             probing.finish()
@@ -140,7 +140,8 @@ class Probing:
         lasts = paper.length(self.manifest.name, self.plan.epochs)
         lasts = lasts._replace(epochs=longer(lasts.epochs, part))
         loader, classes = self.training_views(part, self.images.recipe), len(self.manifest.classes)
-        found = paper.train_paper(self.images, loader, self.contenders(tasks), probes, classes, lasts, self.precision)
+        with self.explained(loader):
+            found = paper.train_paper(self.images, loader, self.contenders(tasks), probes, classes, lasts, self.precision)
         for task in tasks:
             if self.images.where.rank == 0:
                 test = self.features[task.contender, "val"]
@@ -155,7 +156,8 @@ class Probing:
         epochs = longer(self.plan.epochs or finetune.EPOCHS, task.fraction)
         settings = (epochs, self.plan.finetune_rate, self.precision)
         loader = self.training_views(task.fraction, finetune.gentle(self.images.recipe))
-        model = finetune.fine_tune(self.images, loader, encoder, classes, *settings, self.shown(task))
+        with self.explained(loader):
+            model = finetune.fine_tune(self.images, loader, encoder, classes, *settings, self.shown(task))
         self.scores[task] = finetune.test(self.images, model, classes, self.precision)
         self.chosen[task] = {"epochs": epochs, "lr": self.plan.finetune_rate, "batch": loader.batch}
         self.seconds[task.probe] += time.perf_counter() - began
@@ -167,6 +169,10 @@ class Probing:
 
     def training_views(self, part: str, recipe: Recipe) -> TwoViewLoader:
         return in_step.training_views(self.images, recipe, self.marked(part), self.batch)
+
+    def explained(self, loader: TwoViewLoader) -> AbstractContextManager[None]:
+        """Has a shortage of memory in training end in one line, with the batch that may do."""
+        return memory.explained(memory.advice(loader.batch, self.images.where.world, recomputes=True, half=True)[:1])
 
     def marked(self, part: str) -> Tensor:
         """Which training images are trained on with a fraction of the labels: a mask (n,)."""

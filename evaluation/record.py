@@ -35,9 +35,9 @@ class Record(NamedTuple):
         return Path(self.config["data"] or "").name
 
     def elsewhere(self, result: dict[str, Any]) -> str:
-        """The name of the data that a result is of; empty where they are the run's own."""
+        """The name of the data that a result is of; empty where they are the run's own, or that has none, as it was imported."""
         name = Path(str(result.get("data", self.data))).name
-        return name if name != self.data else ""
+        return name if self.data and name != self.data else ""
 
     def current(self, weights: str | None) -> dict[str, dict[str, Any]]:
         """The results that are of these weights, and of the data that they were trained on."""

@@ -25,7 +25,14 @@ from pipeline.shard_set import ShardSet
 from pipeline.store import Store
 
 PIXELS = ("auto", "dali", "torch")
-OF_DEVICE = ("CUDA error", "CUDA runtime", "CUDA driver", "CUDA allocation", "out of memory")  # in what DALI says
+OF_DEVICE = (
+    "CUDA error",
+    "CUDA runtime",
+    "CUDA driver",
+    "CUDA allocation",
+    "an't allocate ",
+    "out of memory",
+)  # in what DALI says
 PREFETCH = 1  # batches made ahead of the one in use: enough for making and using to overlap, at one batch more in memory
 
 

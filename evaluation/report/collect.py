@@ -77,7 +77,7 @@ def collect(run: Path, data: str | None, device: torch.device, last_weights: boo
     mean = saved is not None and not last_weights and bool(saved.trainer.get("average"))
     saved = averaged(saved) if saved and mean else saved
     where, images = find_data(record, data, find)
-    own = where == runs.data_path(record.config["data"] or "nowhere")
+    own = data is None or Path(str(where)).name == record.data  # by its name, as results are known: it may have moved
     page = of_record(record, saved, images.manifest if images and own else None, mean)
     page.run = shlex.quote(str(run))
     if not record.rows:

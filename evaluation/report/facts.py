@@ -92,8 +92,9 @@ def sentence(record: Record) -> str:
     """Under the title."""
     found = []
     for probe, result in record.results.items():
-        other = record.elsewhere(result)
-        found.append(f"{NAMES.get(probe, probe)} {top1(result)}{f' on {other}' if other else ''}")
+        other, step = record.elsewhere(result), result.get("step", record.step)
+        words = f"{NAMES.get(probe, probe)} {top1(result)}{f' on {other}' if other else ''}"
+        found.append(words if step == record.step else f"{words} at step {step:,}")
     probes = f" Probes: {', '.join(found)}." if found else ""
     where = f" on {record.data}" if record.data else ""
     return f"AMDIM{where}, preset {record.config['preset']}, pretrained without labels.{probes}"

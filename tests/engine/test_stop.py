@@ -13,6 +13,7 @@ def restored():
     """The handlers that this process had."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     yield
+    signal.set_wakeup_fd(-1)
     for number, handler in before.items():
         signal.signal(number, handler)
 
