@@ -38,21 +38,8 @@ def test_a_minute_of_training_beats_random_initialisation(in_clone):
     build(source, Path("data/fashion-mnist"), seed=0, workers=1, max_rejected=0, overwrite=False, show=lambda _: None)
     common = ("--run", "short", "--gpus", "0")
     narrow = ("--config", str(ROOT / "tests/small.toml"))
-    learns.call(
-        "train.py",
-        "--data",
-        "fashion-mnist",
-        *common,
-        *narrow,
-        "--batch-size",
-        "64",
-        "--lr",
-        "2e-3",
-        "--warmup",
-        "20",
-        "--steps",
-        "120",
-    )
+    length = ("--batch-size", "64", "--lr", "2e-3", "--warmup", "20", "--steps", "120")
+    learns.call("train.py", "--data", "fashion-mnist", *common, *narrow, *length)
     learns.call("eval.py", "--probe", "linear", *common)
     found = json.loads(Path("runs/short/eval-linear.json").read_text())
     assert found["n_test"] == 1000

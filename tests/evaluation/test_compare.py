@@ -9,7 +9,7 @@ from errors import UsageError
 from evaluation.compare import compare
 from evaluation.features_file import write_features
 from evaluation.options import runs_to_compare
-from evaluation.record import read_results, top1
+from evaluation.record import read_record, read_results, top1
 
 ROW = {"loss": 3.0, "loss_1t5": 1.0, "loss_1t7": 1.5, "loss_5t5": 0.5, "linear_top1": None, "mlp_top1": None}
 
@@ -55,6 +55,17 @@ def test_a_result_of_other_data_or_another_step_says_so(tmp_path):
         (run / "eval-linear.json").write_text(json.dumps(result))
     (row,) = (line for line in printed(compare(found)[0]).splitlines() if "linear, top-1" in line)
     assert [cell.strip() for cell in row.split("│")[2:5]] == ["50.00%", "50.00%, step 20", "50.00%, on places205"]
+
+
+def test_a_run_without_data_of_its_own_has_its_results(tmp_path):
+    """As one that was imported."""
+    run = write_run(tmp_path / "imported", 1)
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"data": ""}))
+    (run / "eval-linear.json").write_text(json.dumps({"top1": 0.5, "data": "data/imagenet", "step": 20, "weights": "w"}))
+    record = read_record(run)
+    assert record.current("w").keys() == {"linear"}
+    assert record.current("v") == {}
 
 
 def test_results_that_are_not_whole_are_passed_over(tmp_path):

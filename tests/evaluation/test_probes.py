@@ -195,5 +195,18 @@ def test_collect_leaves_out_unlabelled_images():
     assert found.x.shape == (1, 3, 48)
 
 
+@every_probe
+def test_a_collapsed_encoder_is_at_chance_and_no_error(probe):
+    """Features that are all alike, fewer images than features."""
+    train = labelled(torch.ones(1, 40, 64), torch.arange(40) % 4)
+    assert top1(probe, train, train) == 0.25
+
+
+def test_axes_that_hardly_vary_are_left_out_but_for_the_first():
+    axes = Axes(torch.tensor([1e-9, 1e-3, 2.0]), torch.eye(3))
+    assert axes.above(1e-6).variance.tolist() == axes.variance[1:].tolist()
+    assert axes.above(5.0).directions.tolist() == [[0.0], [0.0], [1.0]]
+
+
 def test_large_pixels_are_shrunk_to_32():
     assert pixels(torch.zeros(2, 3, 64, 64)).shape == (2, 3 * 32 * 32)
