@@ -100,6 +100,12 @@ def checkpoint_of(checkpoint: Path | None, run: Path, last: bool) -> tuple[Check
     return averaged(saved) if mean else saved, mean
 
 
+def run_to_report(run: str | None, checkpoint: Path | None) -> Path:
+    if checkpoint is not None:
+        raise UsageError(f"--checkpoint {checkpoint}: a report is of a run's newest weights; give --run instead")
+    return recorded(run)
+
+
 def use(
     saved: Checkpoint,
     run: Path,
@@ -162,14 +168,12 @@ def main(
         console.print(table, f"picture: {picture}", sep="\n")
         return
     find = partial(find_set, cache_dir=cache_dir, cache_gb=cache_gb)
-    if report and checkpoint is not None:
-        raise UsageError(f"--checkpoint {checkpoint}: a report is of a run's newest weights; give --run instead")
     if report:
-        written = write_report(recorded(run), data, place(gpus).device, last, find)
+        written = write_report(run_to_report(run, checkpoint), data, place(gpus).device, last, find)
         console.print(f"report: {written}", soft_wrap=True, highlight=False)
         return
-    how = parse_probes(probes), parse_protocol(protocol), views, parse_fractions(fraction)
-    plan = Plan(*how, probe_epochs, finetune_lr, baselines, keep_features, batch)
+    how = parse_probes(probes), parse_protocol(protocol), views, parse_fractions(fraction), probe_epochs, finetune_lr
+    plan = Plan(*how, baselines, keep_features, batch)
     directory = runs.evaluated(run, checkpoint)
     if curve:
         console.print(f"training curve: {draw_curve(directory)}")
