@@ -25,6 +25,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import torch
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -44,6 +45,7 @@ from evaluation.features_file import write_features
 from evaluation.plan import Plan, Subject, check, check_writable, parse_fractions, parse_probes, parse_protocol
 from evaluation.probing import probe
 from evaluation.record import recorded
+from evaluation.report.collect import Find
 from evaluation.report.write import write_report
 from evaluation.segment import segment
 from evaluation.segment_figure import draw_segments
@@ -104,6 +106,10 @@ def run_to_report(run: str | None, checkpoint: Path | None) -> Path:
     if checkpoint is not None:
         raise UsageError(f"--checkpoint {checkpoint}: a report is of a run's newest weights; give --run instead")
     return recorded(run)
+
+
+def report_on(run: Path, data: str | None, device: torch.device, last: bool, find: Find, console: Console) -> None:
+    console.print(f"report: {write_report(run, data, device, last, find)}", soft_wrap=True, highlight=False)
 
 
 def use(
@@ -169,8 +175,7 @@ def main(
         return
     find = partial(find_set, cache_dir=cache_dir, cache_gb=cache_gb)
     if report:
-        written = write_report(run_to_report(run, checkpoint), data, place(gpus).device, last, find)
-        console.print(f"report: {written}", soft_wrap=True, highlight=False)
+        report_on(run_to_report(run, checkpoint), data, place(gpus).device, last, find, console)
         return
     how = parse_probes(probes), parse_protocol(protocol), views, parse_fractions(fraction), probe_epochs, finetune_lr
     plan = Plan(*how, baselines, keep_features, batch)
