@@ -36,7 +36,9 @@ ADAM = ("--lr", "2e-3")
 VARIANTS = {
     "adam": (*ADAM, "--ema", "0.98"),  # the average changes no step: its probe is a row of its own
     "adam-half-batch": ("--lr", "1.4e-3"),  # the square root's rule
+    "adam-r1024-half-batch": ("--lr", "1.4e-3", "--config", "r1024.toml"),
     "adam-small-boxes": (*ADAM, "--config", "small-boxes.toml"),
+    "adam-small-boxes-half-batch": ("--lr", "1.4e-3", "--config", "small-boxes.toml"),
     "adam-calm-colours": (*ADAM, "--config", "calm-colours.toml"),
     "adam-0.005": ("--lr", "5e-3"),
     "adamw-decay-0.05": (*ADAM, "--optimizer", "adamw", "--config", "decay.toml"),
@@ -49,6 +51,7 @@ VARIANTS = {
 }
 FILES = {
     "decay.toml": "weight_decay = 0.05\n",
+    "r1024.toml": "[encoder]\nembedding = 1024\n",
     "small-boxes.toml": "[views]\narea = [0.15, 1.0]\n",
     "calm-colours.toml": "[views]\nbrightness = 0.2\ncontrast = 0.2\n",
 }

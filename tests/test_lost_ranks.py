@@ -220,6 +220,26 @@ def test_torchrun_starts_ranks_and_starts_them_again(undisturbed, photo_set, tmp
     assert difference(tmp_path / "runs" / "cut", undisturbed) == 0
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_torchrun_passes_a_signal_on_and_the_same_command_goes_on(undisturbed, photo_set, tmp_path, number):
+    """With the options of docs/scaling.md."""
+    options = ("--shutdown-timeout", "600", "--signals-to-handle", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1")
+    command = [*TORCHRUN, *options, "--", *one_rank(photo_set, "cut", *STEPS)[1:]]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, **streams) as process:
+        while not checkpoint.steps(tmp_path / "runs" / "cut" / "checkpoints"):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "stopped and saved at step" in out
+    assert "the same command goes on from there, with torchrun or srun as before" in out
+    subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, check=True, timeout=120, capture_output=True)
+    assert losses(tmp_path / "runs" / "cut").equal(losses(undisturbed))
+
+
 @pytest.mark.parametrize("wrong", [("--lr", "nan"), pytest.param(("--batch-size", "15"), marks=pytest.mark.long)])
 def test_under_torchrun_too_wrong_usage_is_one_line(photo_set, tmp_path, wrong):
     command = [*TORCHRUN, "--", *one_rank(photo_set, "wrong", "--steps", "1", *wrong)[1:]]

@@ -1,5 +1,6 @@
 """A run that is killed, stopped, or out of luck loses no work: the same command ends with the bits of an undisturbed run."""
 
+import functools
 import os
 import random
 import re
@@ -98,6 +99,22 @@ def kill_in_a_write(data, cwd, ranks, rng):
     raise AssertionError("no kill fell into a write")
 
 
+def kill_in_a_start(data, cwd, ranks, rng):
+    """Of a new run, and of one that goes on from a checkpoint: some moments after the command began."""
+    begin = functools.partial(start, data, cwd, "--save-every", "3", *RANKS[ranks], stdout=subprocess.DEVNULL)
+
+    def kill_soon():
+        process = begin()
+        time.sleep(rng.uniform(0, 6))
+        kill(process)
+
+    kill_soon()
+    process = begin()
+    wait_until(lambda: saved_last(cwd / "runs" / "cut") >= 3, process)
+    kill(process)
+    kill_soon()
+
+
 def goes_on_to_the_same_end(undisturbed, data, cwd, ranks):
     train(data, "cut", *STEPS, "--save-every", "3", *RANKS[ranks], cwd=cwd)
     whole = undisturbed(ranks)
@@ -114,7 +131,7 @@ def test_killed_equals_undisturbed(undisturbed, photo_set, tmp_path, how, ranks)
 
 @pytest.mark.long
 @pytest.mark.parametrize("ranks", RANKS)
-@pytest.mark.parametrize("how", [kill_sometime, kill_in_a_write])
+@pytest.mark.parametrize("how", [kill_sometime, kill_in_a_write, kill_in_a_start])
 @pytest.mark.parametrize("seed", range(1, 6))
 def test_killed_at_many_moments_equals_undisturbed(undisturbed, photo_set, tmp_path, how, seed, ranks):
     how(photo_set, tmp_path, ranks, random.Random(seed))
