@@ -36,9 +36,12 @@ ADAM = ("--lr", "2e-3")
 VARIANTS = {
     "adam": (*ADAM, "--ema", "0.98"),  # the average changes no step: its probe is a row of its own
     "adam-half-batch": ("--lr", "1.4e-3"),  # the square root's rule
+    "adam-0.0025-half-batch": ("--lr", "2.5e-3"),
+    "adam-quarter-batch": ("--lr", "1e-3"),
     "adam-r1024-half-batch": ("--lr", "1.4e-3", "--config", "r1024.toml"),
     "adam-small-boxes": (*ADAM, "--config", "small-boxes.toml"),
     "adam-small-boxes-half-batch": ("--lr", "1.4e-3", "--config", "small-boxes.toml"),
+    "adam-large-boxes-half-batch": ("--lr", "1.4e-3", "--config", "large-boxes.toml"),
     "adam-calm-colours": (*ADAM, "--config", "calm-colours.toml"),
     "adam-0.005": ("--lr", "5e-3"),
     "adamw-decay-0.05": (*ADAM, "--optimizer", "adamw", "--config", "decay.toml"),
@@ -53,6 +56,7 @@ FILES = {
     "decay.toml": "weight_decay = 0.05\n",
     "r1024.toml": "[encoder]\nembedding = 1024\n",
     "small-boxes.toml": "[views]\narea = [0.15, 1.0]\n",
+    "large-boxes.toml": "[views]\narea = [0.5, 1.0]\n",
     "calm-colours.toml": "[views]\nbrightness = 0.2\ncontrast = 0.2\n",
 }
 AVERAGE = "adam, averaged 0.98"
@@ -69,7 +73,7 @@ class Length(NamedTuple):
 
     def options(self, name: str) -> tuple[str, ...]:
         """For a variant; half the batch means twice the steps."""
-        by = 2 if name.endswith("half-batch") else 1
+        by = 4 if name.endswith("quarter-batch") else 2 if name.endswith("half-batch") else 1
         steps, batch, warmup = map(str, (by * self.steps, self.batch // by, by * self.warmup))
         return ("--steps", steps, "--batch-size", batch, "--warmup", warmup)
 

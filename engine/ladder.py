@@ -32,8 +32,8 @@ UNKNOWN = "no figure known"
 MEASURED = {
     "demo": "182, two CPU cores, float32, measured",
     "fashion-mnist": "147, two CPU cores, float32, measured",
-    "parts": "not measured",
-    "laptop32": "189, two CPU cores, float32, one step",  # by train.py --preset NAME --data data/shapes --dry-run
+    "parts": "158, two CPU cores, float32, one step",  # by train.py --preset NAME --data data/shapes --dry-run
+    "laptop32": "189, two CPU cores, float32, one step",
     "laptop64": "68, two CPU cores, float32, one step",
     "laptop128": "56, two CPU cores, float32, one step",
     "imagenet-small": "2,913, one H200, bfloat16, measured",  # python -m bench.gpu_training: docs/loader.md
