@@ -6,9 +6,12 @@ them, and whatever else goes wrong, into that line. ``--debug`` anywhere on the 
 
 from __future__ import annotations
 
+import io
+import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,6 +32,8 @@ class UsageError(UserError):
 
 def run_app(app: typer.Typer, program: str, before_failing: Callable[[], None] = lambda: None) -> NoReturn:
     """Runs a typer application; exits 0 done, 1 failed, 2 wrong usage. Typer itself makes Ctrl-C exit 130."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal or log that has no arrows is no reason to end
     try:
         code = typer.main.get_command(app).main(prog_name=program, standalone_mode=False)
     except Exception as error:
@@ -36,7 +41,7 @@ def run_app(app: typer.Typer, program: str, before_failing: Callable[[], None] =
             raise
         before_failing()
         fail(program, *explain(error))
-    sys.exit(code if isinstance(code, int) else 0)
+    leave(code if isinstance(code, int) else 0)
 
 
 def explain(error: Exception) -> tuple[str, int]:
@@ -64,10 +69,33 @@ def program() -> str:
 
 
 def warn(message: str) -> None:
-    """One line for something that went wrong and was mended."""
-    print(f"warning: {redacted(message)}", file=sys.stderr)
+    """One line for something that went wrong and was mended; lost where nobody can read it."""
+    with suppress(OSError):
+        print(f"warning: {redacted(message)}", file=sys.stderr)
+
+
+def blurt(text: str) -> None:
+    """Writes to standard error from a signal's handler or a thread, where a print is not safe; lost where nobody can read it."""
+    with suppress(OSError):
+        os.write(2, text.encode())
 
 
 def fail(program: str, message: str, code: int) -> NoReturn:
-    print(f"{program}: {redacted(' '.join(message.splitlines()))}", file=sys.stderr)
+    with suppress(OSError):
+        print(f"{program}: {redacted(' '.join(message.splitlines()))}", file=sys.stderr)
+    leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """Exits with that code."""
+    flush()
     sys.exit(code)
+
+
+def flush() -> None:
+    """Writes what is left of the output; where that cannot be, drops it, as Python would exit with 120 for it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

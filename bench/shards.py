@@ -9,7 +9,6 @@ pass is not counted, so that the disk is out of it.
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,7 @@ import numpy as np
 import typer
 from PIL import Image
 
-from bench.machine import describe
+from bench.machine import describe, most_resident
 from errors import run_app
 from shards import folder, pool
 from shards.build import build
@@ -154,7 +153,7 @@ def planned(count: int) -> None:
         listing.add(f"{wnid}/{wnid}_{number % 700}.JPEG", number // 700, (110_000 + number % 1000,))
     plan = Plan(Source("synthetic", (), {"train": listing}, drawn, ENCODING), Path("out"), 0)
     seen = sum(len(plan[number].samples) for number in range(len(plan)))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    peak = most_resident() / 1e9
     print(f"plan: {seen:,} samples in {len(plan):,} shards, {peak:.2f} GB at most, {time.perf_counter() - start:.0f} s")
 
 

@@ -6,8 +6,9 @@ import math
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 from rich.live import Live
@@ -18,9 +19,28 @@ from engine import ladder
 from engine.panel import panel
 
 
+class Outlet:
+    """A stream whose failures end nothing: the disk that holds the log is full, the terminal has closed, `tee` has ended."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self.stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
 def make_console(quiet: bool = False) -> Console:
     """Standard output; wide where it is no terminal, so that lines in a log stay whole."""
-    return Console(quiet=quiet, width=None if sys.stdout.isatty() else 200)
+    return Console(quiet=quiet, width=None if sys.stdout.isatty() else 200, file=cast(TextIO, Outlet(sys.stdout)))
 
 
 def start_table(rows: Iterable[tuple[str, str]], console: Console) -> None:

@@ -20,7 +20,7 @@ from engine import elastic, slurm
 from engine.elastic import LOST, STOP_SECONDS
 from engine.launch import Place
 from engine.peers import Peers
-from errors import UserError, explain, program
+from errors import UserError, blurt, explain, flush, program
 
 SILENCE = 10  # seconds without a beat, of which there are four a second, after which nobody waits for a rank's leave
 ADVICE = "see that every machine runs the same command (under SLURM: srun), or give a longer --timeout"
@@ -50,6 +50,7 @@ def joined(where: Place, timeout: float) -> Iterator[Peers]:
     try:
         meet(where, name, common, store, timeout)
         start(where, dist.PrefixStore("group", store), timeout)
+        peers.moved = time.monotonic()  # waiting for the others was no step
         yield peers
         peers.rest()
         part(peers, store)
@@ -186,10 +187,10 @@ def end(peers: Peers, error: BaseException) -> NoReturn:
     elif isinstance(error, Exception):
         text, code = explain(error)
     if text and peers.claim(text):
-        print(f"{program()}: {' '.join(text.splitlines())}", file=sys.stderr)
+        blurt(f"{program()}: {' '.join(text.splitlines())}\n")
     if "--debug" in sys.argv:
-        print(f"rank {peers.rank}{' lost another' if lost else ''}:\n{traceback.format_exc()}", file=sys.stderr)
-    sys.stdout.flush(), sys.stderr.flush()
+        blurt(f"rank {peers.rank}{' lost another' if lost else ''}:\n{traceback.format_exc()}\n")
+    flush()
     elastic.report(1 if lost else code)
     os._exit(code)
 

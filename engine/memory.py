@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,7 +96,8 @@ def advice(batch: int, world: int, recomputes: bool, half: bool) -> list[str]:
         recomputes: whether activations are computed again.
         half: whether the encoder computes in 16 bits.
     """
-    ways = [f"--batch-size {max(2 * world, batch // 2 // world * world)} (it is {batch})"]
+    fewer = max(2 * world, batch // 2 // world * world)
+    ways = [f"--batch-size {fewer} (it is {batch})"] if fewer < batch else []
     ways += [] if recomputes else ["--checkpoint-activations"]
     ways += [] if half else ["--amp bf16"]
     return [*ways, "a smaller --preset"]
@@ -107,4 +107,9 @@ def peak(device: torch.device) -> tuple[int, int]:
     """The most bytes that this process has had at a time, and what there is: a GPU's, or of the machine."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device), torch.cuda.mem_get_info(device)[1]
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, machine_memory()[1]
+    return most_resident(), machine_memory()[1]
+
+
+def most_resident() -> int:
+    """Bytes; of this program alone, where getrusage would count the one that started it."""
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])  # type: ignore[index]

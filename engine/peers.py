@@ -20,7 +20,7 @@ import torch.distributed as dist
 
 from engine.elastic import LOST
 from engine.stop import Stop
-from errors import program
+from errors import blurt, program
 
 PERIOD = 0.25  # seconds between two looks at the store
 GRACE = 30  # seconds that a launcher has to end the others after one has failed
@@ -150,7 +150,7 @@ class Peers:
     def give_up(self, text: str) -> NoReturn:
         """Ends this rank from its thread, as its main thread waits for something that does not come."""
         if not (self.stop and self.stop.code) and self.claim(text):
-            os.write(2, f"{program()}: {text}\n".encode())
+            blurt(f"{program()}: {text}\n")
         os._exit(LOST)
 
     def rest(self) -> None:

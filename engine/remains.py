@@ -73,8 +73,18 @@ def clear(run: Path) -> None:
 
 
 def write_config(run: Path, config: dict[str, Any]) -> None:
-    """config.json, whole or as it was before."""
-    temporary = run / "config.json.tmp"
-    temporary.write_text(json.dumps(config, indent=2) + "\n")
-    checkpoint.flush(temporary)
-    temporary.replace(run / "config.json")
+    """config.json, whole or as it was before. One that is right stays, as a full disk has no room for another.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    path, temporary = run / "config.json", run / "config.json.tmp"
+    text = json.dumps(config, indent=2) + "\n"
+    if path.exists() and path.read_text(errors="replace") == text:
+        return
+    try:
+        temporary.write_text(text)
+        checkpoint.flush(temporary)
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({checkpoint.first_line(error)}); make room on the disk") from error

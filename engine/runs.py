@@ -180,7 +180,7 @@ def read(path: Path, option: str) -> checkpoint.Checkpoint:
     try:
         return checkpoint.load(path)
     except checkpoint.DAMAGE as error:
-        raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
+        raise UserError(f"{path}: cannot be read ({checkpoint.first_line(error)})") from error
 
 
 def check_whole(saved: checkpoint.Checkpoint) -> None:

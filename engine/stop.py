@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from errors import redacted
+from errors import blurt, redacted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 SHOW_CURSOR = "\x1b[?25h"
@@ -34,7 +34,7 @@ def handle(note: Callable[[int, FrameType | None], None]) -> None:
 def say(number: int) -> None:
     """One line from within a handler, where a print is not safe; the live view may have hidden the cursor."""
     cursor = SHOW_CURSOR if sys.stderr.isatty() else ""
-    os.write(2, f"{cursor}{signal.Signals(number).name}: finishing this step and saving; Ctrl-C ends it at once\n".encode())
+    blurt(f"{cursor}{signal.Signals(number).name}: finishing this step and saving; Ctrl-C ends it at once\n")
 
 
 def watch(reader: int) -> None:
@@ -47,7 +47,7 @@ def watch(reader: int) -> None:
         for number in numbers:
             if seen and number == signal.SIGINT:
                 if sys.stderr.isatty():
-                    os.write(2, SHOW_CURSOR.encode())
+                    blurt(SHOW_CURSOR)
                 os._exit(128 + signal.SIGINT)
             seen = seen or number in SIGNALS
 

@@ -1,14 +1,19 @@
 """A run that is killed, stopped, or out of luck loses no work: the same command ends with the bits of an undisturbed run."""
 
+import fcntl
 import functools
 import os
+import pty
 import random
 import re
 import resource
+import select
 import shutil
 import signal
 import subprocess
 import sys
+import termios
+import threading
 import time
 from pathlib import Path
 
@@ -165,6 +170,50 @@ def test_a_signal_saves_and_the_same_command_goes_on(undisturbed, photo_set, tmp
     assert "the same command goes on from there: python" in rest
     assert f"--data {photo_set} " in rest
     train(photo_set, "cut", *STEPS, cwd=tmp_path)
+    assert same_weights(tmp_path / "runs" / "cut", undisturbed(1))
+
+
+def wait_for_a_save(process, cwd):
+    wait_until(lambda: saved_last(cwd / "runs" / "cut") > 0, process)
+
+
+def test_ctrl_c_saves_though_tee_has_ended_by_it(undisturbed, photo_set, tmp_path):
+    """Nobody reads its output any more."""
+    process = start(photo_set, tmp_path, "--save-every", "5", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    wait_for_a_save(process, tmp_path)
+    process.stdout.close()
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(timeout=120) == 130
+    assert saved_last(tmp_path / "runs" / "cut") < 45
+    train(photo_set, "cut", *STEPS, cwd=tmp_path)
+    assert same_weights(tmp_path / "runs" / "cut", undisturbed(1))
+
+
+def test_a_terminal_that_closes_saves(undisturbed, photo_set, tmp_path):
+    """A real one, with the live panel in it: what is written after its end fails."""
+    ours, its = pty.openpty()
+    process = start(photo_set, tmp_path, "--save-every", "5", stdin=its, stdout=its, stderr=its, preexec_fn=take_terminal)
+    os.close(its)
+    reading = threading.Thread(target=lambda: wait_for_a_save(process, tmp_path))
+    reading.start()
+    while reading.is_alive():
+        if select.select([ours], [], [], 0.05)[0]:
+            os.read(ours, 4096)
+    os.close(ours)  # which has the system send SIGHUP
+    assert process.wait(timeout=120) == 129
+    assert saved_last(tmp_path / "runs" / "cut") < 45
+    train(photo_set, "cut", *STEPS, cwd=tmp_path)
+    assert same_weights(tmp_path / "runs" / "cut", undisturbed(1))
+
+
+def take_terminal():
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def test_a_log_on_a_full_disk_ends_nothing(undisturbed, photo_set, tmp_path):
+    with Path("/dev/full").open("w") as full:  # every write fails for want of space
+        process = start(photo_set, tmp_path, stdout=full, stderr=full)
+        assert process.wait(timeout=120) == 0
     assert same_weights(tmp_path / "runs" / "cut", undisturbed(1))
 
 

@@ -212,7 +212,7 @@ def test_compiled_training_saves_what_an_eager_run_goes_on_from(photo_set, tmp_p
     assert "torch.compile (asked for)" in " ".join(result.stdout.split())
     remove(tmp_path / "runs" / "compiled" / "checkpoints" / "step-4")
     result = train(photo_set, "compiled", *run_compiled, "off", cwd=tmp_path)
-    assert "warning: compiled was True and is False" in result.stdout
+    assert "warning: compiled was True and is False" in result.stderr
     assert not any("_orig_mod" in name for name in final(tmp_path / "runs" / "compiled").weights)
 
 

@@ -94,3 +94,4 @@ def test_what_is_done_already_is_not_advised():
         "a smaller --preset",
     ]
     assert advice(24, 8, True, True) == ["--batch-size 16 (it is 24)", "a smaller --preset"]
+    assert advice(16, 8, True, True) == advice(2, 1, True, True) == ["a smaller --preset"]

@@ -76,3 +76,21 @@ def test_a_run_with_a_checkpoint_stays(tmp_path):
         record(tmp_path)
         checkpoint.save(tmp_path / "checkpoints", 1, {"w": torch.ones(1)}, {"step": 1}, CONFIG)
     assert names(tmp_path) == [".lock", "checkpoints", "config.json", "events.out.tfevents.1", "metrics.jsonl"]
+
+
+def test_a_run_goes_on_with_a_full_disk(tmp_path, monkeypatch):
+    """Its configuration is what it was; another is refused by name."""
+    config = CONFIG | {"preset": "demo"}
+    with inhabited(tmp_path, config):
+        checkpoint.save(tmp_path / "checkpoints", 1, {"w": torch.ones(1)}, {"step": 1}, config)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "flush", full)
+    with inhabited(tmp_path, config, step=1):
+        assert json.loads((tmp_path / "config.json").read_text()) == config
+    changed = inhabited(tmp_path, config | {"seed": 1}, step=1)
+    with pytest.raises(UserError, match=r"config.json: cannot be written .*make room"), changed:
+        pass
+    assert json.loads((tmp_path / "config.json").read_text()) == config
