@@ -16,6 +16,7 @@ import typer
 
 from bench.learns import call
 from bench.machine import describe
+from engine import runs
 from errors import run_app
 
 PROBES = ("linear", "mlp")
@@ -24,7 +25,7 @@ PROBES = ("linear", "mlp")
 def measure(run: Path, arguments: list[str]) -> dict[str, Any]:
     """The results of both probes, by name; of a copy, as the run's own results are not to be replaced."""
     with tempfile.TemporaryDirectory() as scratch:
-        copy = shutil.copytree(run, Path(scratch) / run.name)
+        copy = shutil.copytree(run, Path(scratch) / run.name, ignore=shutil.ignore_patterns("features", "left-*", "events*"))
         call("eval.py", "--probe", ",".join(PROBES), "--run", str(copy), "--no-baselines", *arguments)
         return {probe: json.loads((copy / f"eval-{probe}.json").read_text()) for probe in PROBES}
 
@@ -38,21 +39,22 @@ def cell(found: dict[str, Any], paper: float) -> str:
 
 
 def main(
-    run: Annotated[Path, typer.Option(help="A run's directory.")],
+    run: Annotated[str, typer.Option(help="A run's name or directory.")],
     data: Annotated[str | None, typer.Option(help="A shard set.", show_default="the run's")] = None,
     views: Annotated[str, typer.Option(help="Augmented views to try, with commas.")] = "0,2,4",
     epochs: Annotated[float | None, typer.Option(help="Of the paper's protocol.", show_default="its own")] = None,
     gpus: Annotated[int, typer.Option(help="0 is the CPU.")] = 0,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read by run_app
 ) -> None:
+    where = runs.run_path(run)
     common = ["--gpus", str(gpus), *(["--data", data] if data else [])]
-    paper = measure(run, [*common, "--protocol", "paper", *(["--probe-epochs", str(epochs)] if epochs else [])])
+    paper = measure(where, [*common, "--protocol", "paper", *(["--probe-epochs", str(epochs)] if epochs else [])])
     first = paper["linear"]
     print(f"{describe()}\n{first['run']}, step {first['step']:,}, on {first['data']}: {first['n_test']:,} test images")
     print(f"{'':24} " + "   ".join(f"{probe:>8} {'points':>7} {'time':>11}" for probe in PROBES))
     print(row(f"paper, {first['chosen']['epochs']:g} epochs", paper, paper), flush=True)
     for count in views.split(","):
-        print(row(f"cached, {count} augmented", measure(run, [*common, "--views", count]), paper), flush=True)
+        print(row(f"cached, {count} augmented", measure(where, [*common, "--views", count]), paper), flush=True)
 
 
 if __name__ == "__main__":

@@ -15,13 +15,19 @@ class Kept:
 
     def __init__(self, run: Path) -> None:
         self.path = run / FILE
+        self.found = self.read()
+
+    def read(self) -> dict[str, float]:
         try:
             found = json.loads(self.path.read_text())
         except (OSError, ValueError):
-            found = {}
-        self.found: dict[str, float] = found if isinstance(found, dict) else {}
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def put(self, found: dict[str, float]) -> None:
-        self.found |= found
+        """Adds to what is there, by another evaluation too that ran meanwhile."""
+        if found.items() <= self.found.items():
+            return
+        self.found |= self.read() | found
         with atomic(self.path) as file:
             file.write((json.dumps(self.found, indent=2) + "\n").encode())

@@ -47,9 +47,12 @@ def probe(subject: Subject, plan: Plan, where: Place, console: Console, timeout:
             probing = Probing(subject, plan, where, peers, console)
             probing.check_parts()
             probing.look()
+            if where.world == 1:  # seconds, before what may take hours, and fail
+                probing.train_on_features()
             probing.train_in_step()
-        if where.rank == 0:  # the others are not kept waiting for what needs no images
-            probing.train_on_features()
+        if where.rank == 0:
+            if where.world > 1:  # the others are not kept waiting for what needs no images
+                probing.train_on_features()
             probing.finish()
             warn_of_unseen(subject.data)
 
@@ -172,7 +175,8 @@ class Probing:
 
     def explained(self, loader: TwoViewLoader) -> AbstractContextManager[None]:
         """Has a shortage of memory in training end in one line, with the batch that may do."""
-        return memory.explained(memory.advice(loader.batch, self.images.where.world, recomputes=True, half=True)[:1])
+        ways = memory.advice(loader.batch, self.images.where.world, recomputes=True, half=True)
+        return memory.explained([way for way in ways if "--batch-size" in way] or ["a device with more memory"])
 
     def marked(self, part: str) -> Tensor:
         """Which training images are trained on with a fraction of the labels: a mask (n,)."""
@@ -184,7 +188,7 @@ class Probing:
 
     def chosen_few(self, labels: Tensor, part: str) -> Tensor:
         """Positions of a fraction of the labelled images."""
-        return torch.arange(len(labels)) if part == WHOLE else few(labels, float(part), len(self.manifest.classes))
+        return torch.arange(len(labels)) if part == WHOLE else few(labels, float(part))
 
     def train_on_features(self) -> None:
         """What needs no images any more, and one rank."""

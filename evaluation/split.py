@@ -20,18 +20,18 @@ def held_out(labels: Tensor) -> Iterator[Tensor]:
         yield place % HELD_OUT == turn
 
 
-def few(labels: Tensor, fraction: float, classes: int) -> Tensor:
-    """Positions of a fraction of the images, the same number of each class as far as it has them, and one at least.
+def few(labels: Tensor, fraction: float) -> Tensor:
+    """Positions of a fraction of the images, the same number of each class that is there as far as it has them, and one at least.
 
     Args:
         labels: (k,), in the order of the split.
         fraction: of k.
-        classes: C.
 
     Returns:
         (j,) ascending. The choice is drawn from a fixed seed, and larger fractions hold the images of smaller ones.
     """
-    each = max(1, round(fraction * len(labels) / classes))
+    classes = labels.unique()  # ids may be sparse: names without an image are no classes to share with
+    each = max(1, round(fraction * len(labels) / max(1, len(classes))))
     drawn = torch.randperm(len(labels), generator=torch.Generator().manual_seed(SEED))
-    chosen = [drawn[labels[drawn] == c][:each] for c in range(classes)]
-    return torch.cat(chosen).sort().values
+    chosen = [drawn[labels[drawn] == c][:each] for c in classes]
+    return torch.cat([labels.new_empty(0), *chosen]).sort().values

@@ -13,6 +13,7 @@ import eval as evaluate
 from engine import checkpoint
 from errors import explain
 from evaluation import probing
+from evaluation.baselines import Kept
 from tests.commands import write_sums
 from tests.test_train import SMALL, run, train
 
@@ -66,6 +67,27 @@ def test_a_probe_that_fails_costs_none_that_is_done(here, monkeypatch):
     assert code == 1
     assert found(here)["top1_raw_pixels"] > 0
     assert not (here / "eval-knn.json").exists()
+
+
+def test_what_takes_seconds_does_not_wait_for_what_takes_hours(here, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("out of luck after hours")
+
+    monkeypatch.setattr(probing.Probing, "fine_tune", fail)
+    said, code = call("--probe", "finetune,linear,knn", "--no-baselines")
+    assert "out of luck after hours" in said
+    assert code == 1
+    assert found(here, "linear")["top1"] > 0
+    assert found(here, "knn")["top1"] > 0
+    assert not (here / "eval-finetune.json").exists()
+
+
+def test_baselines_of_another_evaluation_meanwhile_are_kept(here):
+    one, other = Kept(here), Kept(here)
+    one.put({"a": 0.5})
+    other.put({"b": 0.25})
+    other.put({})
+    assert Kept(here).found.items() >= {"a": 0.5, "b": 0.25}.items()
 
 
 def test_three_probes_on_the_latest_run(here, photo_set, capsys):

@@ -123,6 +123,8 @@ def test_no_labels_and_one_split(photos, tmp_path):
     assert "no classes" in text
     assert "The vote" not in text
     assert "Online probes" not in text
+    assert "these images have no labels to probe with" in text
+    assert "--data LABELLED" in text
 
 
 def test_few_large_images(tmp_path):
