@@ -13,8 +13,9 @@ from engine.precision import Precision
 from errors import UsageError
 from evaluation import finetune, in_step, paper
 from evaluation.contenders import Contender
-from evaluation.extract import BATCH, Images, sweep
+from evaluation.extract import BATCH, Images, extract, sweep
 from evaluation.features import collect, pixels, represent
+from evaluation.files import Files
 from evaluation.probing import longer
 from model import Encoder, EncoderConfig
 from pipeline import RECIPES, TwoViewLoader
@@ -115,6 +116,57 @@ def test_a_sweep_gives_every_image_once_in_order(photo_set):
     whole = torch.cat([pixels(x) for x, _ in images(photo_set).loader("val")])
     assert torch.equal(found, whole)
     assert BATCH > 24
+
+
+def extracted(data, scratch, world=1):
+    """Pixels of the centre and of 3 augmented views of each training image, by batches of 10: five rounds of two ranks."""
+    from model.collectives import rank
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("evaluation.extract.BATCH", 10)
+        seen = images(data, rank(), world)
+        found = extract(seen, "train", [PIXELS], 3, Files(scratch / f"{world}-{rank()}", False))
+    return [x.clone() for x in found]
+
+
+def test_features_of_two_ranks_are_in_the_order_of_one(photo_set, tmp_path):
+    (whole,) = extracted(photo_set, tmp_path)
+    assert whole.shape == (4, 96, 3072)
+    centred = torch.cat([pixels(x) for x, _ in images(photo_set).loader("train")])
+    assert torch.equal(whole[0], centred.half())
+    for view in (1, 2, 3):  # others than the centre and one another, and of the same image: nearest to it of all
+        assert not any(torch.equal(whole[view], whole[other]) for other in range(view))
+        near = torch.cdist(whole[view].float(), whole[0].float()).argmin(1) == torch.arange(96)
+        assert near.float().mean() > 0.2  # by chance 0.01
+    (first,), none = in_ranks(2, extracted, photo_set, tmp_path, 2, directory=tmp_path)
+    assert none == []
+    assert torch.equal(first, whole)
+
+
+def test_tuned_logits_of_a_test_image_do_not_depend_on_the_others(photo_set, monkeypatch):
+    """Also of an encoder that is still as training left it, with the batch's own statistics."""
+    torch.manual_seed(0)
+    model = finetune.FineTuned(Encoder(EncoderConfig(32, 8, 48, 1, use_bn=True)), 2).train()
+    torch.nn.init.normal_(model.head.linear.weight)
+    seen = []
+    monkeypatch.setattr(finetune, "tally", lambda pieces, _: seen.append(torch.cat([x for x, _ in pieces])))
+    for batch in (24, 5):
+        monkeypatch.setattr("evaluation.extract.BATCH", batch)
+        model.train()
+        finetune.test(images(photo_set), model, 2, EXACT)
+    assert seen[0].std() > 0.1
+    torch.testing.assert_close(seen[1], seen[0], rtol=1e-4, atol=1e-4)
+
+
+def test_the_papers_classifiers_take_each_test_image_by_itself(photo_set):
+    seen = images(photo_set)
+    loader = in_step.training_views(seen, RECIPE, torch.ones(96, dtype=torch.bool), 32)
+    found = paper.train_paper(seen, loader, [PIXELS], ["linear", "mlp"], 2, paper.length("x", 1), EXACT)
+    x = torch.randn(6, 3072)
+    with torch.no_grad():
+        for classify in found.values():
+            among_others = classify(torch.cat([x[:1], 5 + 3 * x[1:]]))[:1]
+            torch.testing.assert_close(among_others, classify(x[:1]), rtol=1e-4, atol=1e-4)
 
 
 def test_only_kept_images_are_drawn(photo_set):
