@@ -5,6 +5,7 @@ Shape letters: B images of this rank.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from engine.parallel import parallel
 from engine.precision import Precision
-from errors import UsageError
+from errors import UsageError, UserError
 from evaluation.extract import SEED, Images
 from pipeline import Recipe, TwoViewLoader, Views
 
@@ -69,6 +70,9 @@ def train(
         precision: that the model computes in.
         images: says how it goes, to people and to the other ranks.
         name: of what is trained, for people.
+
+    Raises:
+        UserError: the loss is not finite where it is looked at, every half minute.
     """
     wrapped, scaler = parallel(model.train(), loader.device), precision.scaler(loader.device)
     steps, rates, said = max(1, round(epochs * len(loader))), [group["lr"] for group in optimizer.param_groups], time.monotonic()
@@ -84,8 +88,12 @@ def train(
         scaler.update()
         images.peers.reached(step)
         if time.monotonic() - said > EVERY:
-            said = time.monotonic()
-            images.console.print(f"{name}: step {step + 1:,} of {steps:,}, loss {loss.item():.3f}", highlight=False)
+            said, value = time.monotonic(), loss.item()
+            if not math.isfinite(value):
+                raise UserError(
+                    f"{name}: the loss is no number any more at step {step + 1:,} (fine-tuning: try a lower --finetune-lr)"
+                )
+            images.console.print(f"{name}: step {step + 1:,} of {steps:,}, loss {value:.3f}", highlight=False)
     loader.views = None  # its thread ends, and what it holds of a shard set is free
 
 

@@ -75,7 +75,9 @@ def tally(pieces: Iterable[tuple[Tensor, Tensor]], classes: int) -> Scores:
     among, mistakes = 0, [torch.empty(0, dtype=torch.int64)]
     for logits, y in pieces:
         if not logits.isfinite().all():
-            raise UserError("the probe's logits are not finite, so its training diverged; try a lower learning rate")
+            raise UserError(
+                "the probe's logits are not finite, so its training diverged (fine-tuning: try a lower --finetune-lr)"
+            )
         best, truth = logits.topk(min(5, classes)).indices.cpu(), y.cpu()
         images += torch.bincount(truth, minlength=classes)
         right += torch.bincount(truth[best[:, 0] == truth], minlength=classes)

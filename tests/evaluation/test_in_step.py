@@ -10,7 +10,7 @@ from rich.console import Console
 from engine.launch import Place
 from engine.peers import Peers
 from engine.precision import Precision
-from errors import UsageError
+from errors import UsageError, UserError
 from evaluation import finetune, in_step, paper
 from evaluation.contenders import Contender
 from evaluation.extract import BATCH, Images, extract, sweep
@@ -85,6 +85,15 @@ def test_fine_tuning_moves_the_encoder_and_learns(photo_set):
     with torch.no_grad():
         x, y = next(iter(seen.loader("train")))
         assert (model(x[:32]).argmax(1) == y[:32]).float().mean() > 0.9
+
+
+def test_a_training_that_diverges_ends_where_its_loss_is_looked_at(photo_set, monkeypatch):
+    monkeypatch.setattr(in_step, "EVERY", 0)
+    seen = images(photo_set)
+    loader = in_step.training_views(seen, RECIPE, torch.ones(96, dtype=torch.bool), 32)
+    encoder = Encoder(EncoderConfig(32, 4, 24, 1))
+    with pytest.raises(UserError, match=r"no number any more at step .* lower --finetune-lr"):
+        finetune.fine_tune(seen, loader, encoder, 2, 100, 1e30, EXACT)
 
 
 def test_the_classifier_sees_features_whose_coordinates_vary_alike(photo_set):
