@@ -76,6 +76,7 @@ def test_a_finished_run_has_every_section(whole):
     ):
         assert words in text
     assert text.count("not the weights of this report") == 1
+    assert "All of this section is of other weights" not in text
     assert ">70.0%<" in text  # not what other weights reached on other data
     assert "× median compute" in text
     assert ">41–60</td>" in text  # the stretch that was slow
@@ -114,6 +115,14 @@ def test_images_at_a_url_come_once(photo_set, tmp_path):
     assert {"pairs", "neighbours", "map", "scores"} <= set(sections(text))
     away = make_run(tmp_path / "away", f"file-server://{server.server_port}/photos", 2)
     assert "its images are not here, so none are shown" in write_report(away, None, CPU).read_text()
+
+
+def test_probes_that_are_all_of_other_weights_are_marked_with_their_confusion(photo_set, tmp_path):
+    run = make_run(tmp_path / "run", photo_set, 2)
+    (run / "eval-linear.json").write_text(json.dumps(result("linear", ["cats", "dogs"], "others")))
+    text = page_of(run)
+    assert "cats taken for dogs" in text
+    assert "All of this section is of other weights" in text
 
 
 def test_no_labels_and_one_split(photos, tmp_path):
