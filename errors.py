@@ -88,11 +88,11 @@ def fail(program: str, message: str, code: int) -> NoReturn:
 
 def leave(code: int) -> NoReturn:
     """Exits with that code."""
-    flush()
+    flush_output()
     sys.exit(code)
 
 
-def flush() -> None:
+def flush_output() -> None:
     """Writes what is left of the output; where that cannot be, drops it, as Python would exit with 120 for it."""
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import statistics
 import time
 from collections.abc import Callable
@@ -35,11 +34,6 @@ def gpu() -> list[str]:
     import torch
 
     return [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
-
-
-def most_resident() -> int:
-    """Bytes that this program had at most; getrusage would count the one that started it."""
-    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])  # type: ignore[index]
 
 
 def seconds(work: Callable[[], object], repeats: int, warmup: int = 2) -> list[float]:

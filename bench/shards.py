@@ -22,7 +22,8 @@ import numpy as np
 import typer
 from PIL import Image
 
-from bench.machine import describe, most_resident
+from bench.machine import describe
+from engine.resident import most_resident
 from errors import run_app
 from shards import folder, pool
 from shards.build import build

@@ -20,7 +20,7 @@ from engine import elastic, slurm
 from engine.elastic import LOST, STOP_SECONDS
 from engine.launch import Place
 from engine.peers import Peers
-from errors import UserError, blurt, explain, flush, program
+from errors import UserError, blurt, explain, flush_output, program
 
 SILENCE = 10  # seconds without a beat, of which there are four a second, after which nobody waits for a rank's leave
 ADVICE = "see that every machine runs the same command (under SLURM: srun), or give a longer --timeout"
@@ -190,7 +190,7 @@ def end(peers: Peers, error: BaseException) -> NoReturn:
         blurt(f"{program()}: {' '.join(text.splitlines())}\n")
     if "--debug" in sys.argv:
         blurt(f"rank {peers.rank}{' lost another' if lost else ''}:\n{traceback.format_exc()}\n")
-    flush()
+    flush_output()
     elastic.report(1 if lost else code)
     os._exit(code)
 

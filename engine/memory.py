@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from engine.resident import most_resident
 from errors import UserError
 
 UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50, "EiB": 2**60}
@@ -108,8 +109,3 @@ def peak(device: torch.device) -> tuple[int, int]:
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device), torch.cuda.mem_get_info(device)[1]
     return most_resident(), machine_memory()[1]
-
-
-def most_resident() -> int:
-    """Bytes; of this program alone, where getrusage would count the one that started it."""
-    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])  # type: ignore[index]

@@ -15,6 +15,7 @@ import sys
 import termios
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,8 @@ def wait_until(true, process):
 def kill(process):
     """All of it at once, as a power cut would: the launcher and its ranks."""
     for pid in [process.pid, *descendants(process.pid)]:
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has ended since it was listed
+            os.kill(pid, signal.SIGKILL)
     process.wait()
 
 
@@ -120,27 +122,23 @@ def kill_in_a_start(data, cwd, ranks, rng):
     kill_soon()
 
 
-def goes_on_to_the_same_end(undisturbed, data, cwd, ranks):
-    train(data, "cut", *STEPS, "--save-every", "3", *RANKS[ranks], cwd=cwd)
-    whole = undisturbed(ranks)
-    assert losses(cwd / "runs" / "cut") == losses(whole)
-    assert same_weights(cwd / "runs" / "cut", whole)
-    assert not unfinished(cwd)
+EACH = (kill_sometime, kill_in_a_write, kill_in_a_start)
 
 
-@pytest.mark.parametrize(("how", "ranks"), [(kill_sometime, 1), (kill_in_a_write, 1), (kill_in_a_write, 2)])
-def test_killed_equals_undisturbed(undisturbed, photo_set, tmp_path, how, ranks):
-    how(photo_set, tmp_path, ranks, random.Random(0))
-    goes_on_to_the_same_end(undisturbed, photo_set, tmp_path, ranks)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("ranks", RANKS)
-@pytest.mark.parametrize("how", [kill_sometime, kill_in_a_write, kill_in_a_start])
-@pytest.mark.parametrize("seed", range(1, 6))
-def test_killed_at_many_moments_equals_undisturbed(undisturbed, photo_set, tmp_path, how, seed, ranks):
+@pytest.mark.parametrize(
+    ("how", "ranks", "seed"),
+    [
+        *[(kill_sometime, 1, 0), (kill_in_a_write, 1, 0), (kill_in_a_write, 2, 0)],
+        *[pytest.param(how, ranks, seed, marks=pytest.mark.long) for how in EACH for ranks in RANKS for seed in range(1, 6)],
+    ],
+)
+def test_killed_equals_undisturbed(undisturbed, photo_set, tmp_path, how, ranks, seed):
     how(photo_set, tmp_path, ranks, random.Random(seed))
-    goes_on_to_the_same_end(undisturbed, photo_set, tmp_path, ranks)
+    train(photo_set, "cut", *STEPS, "--save-every", "3", *RANKS[ranks], cwd=tmp_path)
+    run, whole = tmp_path / "runs" / "cut", undisturbed(ranks)
+    assert losses(run) == losses(whole)
+    assert same_weights(run, whole)
+    assert not unfinished(tmp_path)
 
 
 def in_hand(process, line="step 20"):
