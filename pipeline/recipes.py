@@ -75,9 +75,10 @@ CIFAR32 = replace(
     mean=(125.3 / 255, 123.0 / 255, 113.9 / 255),
     std=(63.0 / 255, 62.1 / 255, 66.7 / 255),
 )
-# Gray images: saturation, hue and graying would do nothing. Statistics are fashion-mnist's.
-GRAY32 = Recipe(size=32, resize=32, mean=(0.286,) * 3, std=(0.353,) * 3, saturation=0.0, hue=0.0, gray_p=0.0)
-# Boxes of at least half the image, so that most hold most of the object. Statistics are the training split's.
+# Boxes of at least half the image, here and for shapes, so that most hold most of the object.
+# Gray images: saturation, hue and graying would do nothing. Statistics are fashion-mnist's training split's.
+GRAY32 = Recipe(size=32, resize=32, area=(0.5, 1.0), mean=(0.286,) * 3, std=(0.353,) * 3, saturation=0.0, hue=0.0, gray_p=0.0)
+# Statistics are the training split's.
 SHAPES64 = replace(STL64, resize=64, area=(0.5, 1.0), mean=(0.57, 0.58, 0.56), std=(0.31, 0.24, 0.22))
 SHAPES32 = replace(SHAPES64, size=32, resize=32)
 SHAPES32_FUSED = replace(SHAPES32, color="fused")  # with which mixture features find the objects: docs/mixtures.md
