@@ -55,7 +55,9 @@ def run_ranks(ranks: int, arguments: list[str], max_restarts: int, then: str = G
     for restart in range(max_restarts + 1):
         try:
             code, lost = run_once(ranks, arguments, saves)
-        except SignalException:  # nothing was to be saved
+        except SignalException:
+            if saves:  # which was announced
+                warn(f"the ranks ended before they had saved; {then}, if there is one")
             return 128 + (signals.first or signal.SIGTERM)
         if lost is None:
             return code
@@ -70,7 +72,7 @@ def run_once(ranks: int, arguments: list[str], saves: bool) -> tuple[int, str | 
     """An exit code, or what became of the rank that was lost.
 
     Raises:
-        SignalException: this process was told to end, and its ranks had nothing to save or to say.
+        SignalException: this process was told to end, and its ranks had nothing to save, or ended without a word.
     """
     with TemporaryDirectory(prefix="ranks-") as directory:
         outcome = Path(directory, "outcome")

@@ -71,15 +71,19 @@ class Peers:
         assert self.store is not None
         try:
             while not self.closing.wait(PERIOD):
-                self.beat()
+                self.watch(self.store)
                 self.take_part(self.store)
-                if self.left_alone(self.store):
-                    os._exit(LOST)
-                if time.monotonic() - self.moved > self.timeout:
-                    self.give_up(self.silence())
         except dist.DistError:
             if not self.closing.is_set():
                 self.give_up(f"rank {self.rank}: the store at which the ranks meet is gone, and with it rank 0 or the launcher")
+
+    def watch(self, store: dist.Store) -> None:
+        """Says that this rank is alive, and ends it where that is of no use any more."""
+        self.beat()
+        if self.left_alone(store):
+            os._exit(LOST)
+        if time.monotonic() - self.moved > self.timeout:
+            self.give_up(self.silence())
 
     def left_alone(self, store: dist.Store) -> bool:
         """Whether another rank has printed an error and ended: its launcher would end this one too, but not every one does."""
@@ -104,9 +108,7 @@ class Peers:
             store.set(f"{key}/{self.rank}", str(self.step + 1))
         word, answers = store.get(key).decode(), [f"{key}/{rank}" for rank in range(self.world)]
         while not self.closing.wait(PERIOD / 10) and not store.check(answers):
-            self.beat()
-            if time.monotonic() - self.moved > self.timeout:
-                self.give_up(self.silence())
+            self.watch(store)
         with self.changed:
             if not self.closing.is_set():
                 self.agreed = max(int(each) for each in store.multi_get(answers)), word

@@ -94,6 +94,23 @@ def test_a_rank_that_no_longer_beats_is_named_with_its_last_step(two):
     assert two[0].silence().startswith("rank 0 waits at step 43 for rank 1 (last heard of after step 41)")
 
 
+@pytest.mark.timeout(60)
+def test_a_rank_that_waits_for_an_answer_is_ended_too_when_another_has_failed(two, monkeypatch):
+    ended = threading.Event()
+
+    def end(code):
+        assert code == module.LOST
+        ended.set()
+        two[0].closing.set()
+
+    monkeypatch.setattr(module, "GRACE", 0.3)
+    monkeypatch.setattr(module.os, "_exit", end)
+    two[1].leave()  # it will not say which step it has in hand
+    assert two[1].claim("it broke")
+    two[0].ask("save")
+    assert ended.wait(20)
+
+
 def test_one_rank_alone_prints_an_error(two):
     assert two[1].claim("mine")
     assert not two[0].claim("mine, too")
