@@ -35,7 +35,10 @@ def overlap(labels: Tensor, masks: Tensor, components: int) -> Overlap:
 
 
 def join(parts: list[Overlap]) -> Overlap:
-    return Overlap(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    """Of all images in whose masks there is something: with an empty one there is nothing to agree on."""
+    whole = Overlap(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    there = whole.inside.any(1)
+    return Overlap(*(column[there] for column in whole))
 
 
 def best_iou(found: Overlap) -> Tensor:
@@ -55,7 +58,7 @@ def choose_foreground(found: Overlap) -> Tensor:
     while True:
         tries = [chosen | one for one in torch.eye(len(chosen), dtype=torch.bool)]
         values = [iou(found, each).mean().item() for each in tries]
-        if max(values) <= best:
+        if not max(values) > best:
             return chosen
         best = max(values)
         chosen = tries[values.index(best)]

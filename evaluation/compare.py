@@ -9,14 +9,15 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from rich.markup import escape
 from rich.table import Table
 
 from errors import UsageError
-from evaluation.record import NAMES, Record, read_record, top1
+from evaluation.record import NAMES, TERMS, Record, read_record, terms, top1
 
-LOSSES = {"loss": "loss", "loss_1t5": "loss 1→5", "loss_1t7": "loss 1→7", "loss_5t5": "loss 5→5"}
 NONE = "–"
+LINES = ("-", "--", ":", "-.")  # a turn for each ten runs, as there are ten colours
 
 
 def compare(directories: list[Path]) -> tuple[Table, Path]:
@@ -27,8 +28,15 @@ def compare(directories: list[Path]) -> tuple[Table, Path]:
     """
     if len(directories) < 2:
         raise UsageError("--compare: give two runs or more, as in --compare runs/a runs/b")
-    found = [read_record(each) for each in directories]
+    found = named([read_record(each) for each in directories], directories)
     return tabulate(found), draw(found, directories[0].parent / "compare.png")
+
+
+def named(found: list[Record], directories: list[Path]) -> list[Record]:
+    """By their names, or by their paths where two have the same."""
+    if len({each.name for each in found}) == len(found):
+        return found
+    return [each._replace(name=str(directory)) for each, directory in zip(found, directories, strict=True)]
 
 
 def tabulate(found: list[Record]) -> Table:
@@ -38,12 +46,22 @@ def tabulate(found: list[Record]) -> Table:
     table.add_row("data", *(escape(each.data) or NONE for each in found))
     table.add_row("steps", *map(progress, found))
     table.add_row("images/s, median", *map(speed, found))
-    for name, title in LOSSES.items():
-        table.add_row(f"last {title}", *(f"{each.rows[-1][name]:.3f}" if each.rows else NONE for each in found))
+    for name, title in {"loss": "", **TERMS}.items():
+        values = [last(each, name) for each in found]
+        if set(values) != {NONE}:
+            table.add_row(f"last loss {title}".rstrip(), *values)
     for probe in all_probes(found):
         cells = (escape(probed(each, probe)) for each in found)
         table.add_row(f"{NAMES.get(probe, probe)}, top-1", *cells)
     return table
+
+
+def last(each: Record, name: str) -> str:
+    """The last value of a term, and whether it was trained."""
+    label = {"loss": ""}.get(name, terms(each.rows, each.config).get(name))
+    if not each.rows or label is None:
+        return NONE
+    return f"{each.rows[-1][name]:.3f}{label.removeprefix(TERMS.get(name, ''))}"
 
 
 def probed(each: Record, probe: str) -> str:
@@ -69,11 +87,18 @@ def all_probes(found: list[Record]) -> list[str]:
 
 
 def draw(found: list[Record], path: Path) -> Path:
+    figure, temporary = picture(found), path.with_suffix(".tmp")
+    figure.savefig(temporary, dpi=110, format="png")
+    plt.close(figure)
+    return temporary.replace(path)
+
+
+def picture(found: list[Record]) -> Figure:
     """Losses, online probes, and what probes found afterwards, with their intervals."""
     probes = all_probes(found)
     figure, grid = plt.subplots(1, 3 if probes else 2, figsize=(15 if probes else 11, 4.2), layout="constrained")
     for number, each in enumerate(found):
-        curves(grid, each, f"C{number % 10}")
+        curves(grid, each, *pen(number))
     grid[0].set(title="Loss: lower is better, for one batch and objective", xlabel="step", ylabel="nats")
     grid[1].set(title="Online linear probe on augmented training views", xlabel="step", ylabel="top-1, %")
     if probes:
@@ -81,33 +106,44 @@ def draw(found: list[Record], path: Path) -> Path:
     for axes in grid:
         axes.grid(alpha=0.3)
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
-    temporary = path.with_suffix(".tmp")
-    figure.savefig(temporary, dpi=110, format="png")
-    plt.close(figure)
-    return temporary.replace(path)
+    return figure
 
 
-def curves(grid: list[plt.Axes], each: Record, colour: str) -> None:
+def pen(number: int) -> tuple[str, str]:
+    return f"C{number % 10}", LINES[number // 10 % len(LINES)]
+
+
+def curves(grid: list[plt.Axes], each: Record, colour: str, dashes: str) -> None:
     marker = "." if len(each.rows) < 5 else None
     steps_, losses = [row["step"] for row in each.rows], [row["loss"] for row in each.rows]
-    grid[0].plot(steps_, losses, color=colour, marker=marker, label=each.name)
+    grid[0].plot(steps_, losses, dashes, color=colour, marker=marker, label=each.name)
     seen = [(row["step"], 100 * row["linear_top1"]) for row in each.rows if row["linear_top1"] is not None]
     if seen:
-        grid[1].plot(*zip(*seen, strict=True), color=colour, marker=marker)
+        grid[1].plot(*zip(*seen, strict=True), dashes, color=colour, marker=marker)
 
 
 def bars(axes: plt.Axes, found: list[Record], probes: list[str]) -> None:
-    """What is of other data than the run's own is drawn where all runs' results are of the same."""
-    width = 0.8 / len(found)
-    alike = [probe for probe in probes if len({each.results[probe].get("data") for each in found if probe in each.results}) == 1]
-    for number, each in enumerate(found):
-        for place, probe in enumerate(probes):
-            if (result := each.results.get(probe)) and (probe in alike or not each.elsewhere(result)):
-                left = place + (number - (len(found) - 1) / 2) * width
-                axes.bar(left, 100 * result["top1"], width, yerr=reach(result), color=f"C{number % 10}", capsize=3)
+    """A group for each probe and each data set that it was tested on: accuracies on different images are not compared."""
+    groups = dict.fromkeys((probe, tested_on(each.results[probe])) for probe in probes for each in found if probe in each.results)
+    width, stale = 0.8 / len(found), False
+    for place, (probe, data) in enumerate(groups):
+        for number, each in enumerate(found):
+            result = each.results.get(probe)
+            if result is None or tested_on(result) != data:
+                continue
+            left, older = place + (number - (len(found) - 1) / 2) * width, result.get("step", each.step) != each.step
+            how = {"color": pen(number)[0], "hatch": "//" if older else "", "edgecolor": "white"}
+            axes.bar(left, 100 * result["top1"], width, yerr=reach(result), capsize=3, **how)
+            stale = stale or older
     known = any(result.get("interval") for each in found for result in each.results.values())
-    axes.set(title="Probes on the test split" + ", 95 % intervals" * known, ylabel="top-1, %", xlim=(-0.5, len(probes) - 0.5))
-    axes.set_xticks(range(len(probes)), [NAMES.get(probe, probe).replace("nearest ", "nearest\n") for probe in probes])
+    title = "Probes on the test split" + ", 95 % intervals" * known + "; hatched: of an earlier step" * stale
+    axes.set(title=title, ylabel="top-1, %", xlim=(-0.5, len(groups) - 0.5))
+    labels = [f"{NAMES.get(probe, probe)}\non {data}".replace("nearest ", "nearest\n") for probe, data in groups]
+    axes.set_xticks(range(len(groups)), labels)
+
+
+def tested_on(result: dict[str, Any]) -> str:
+    return Path(str(result.get("data") or "its data")).name
 
 
 def reach(result: dict[str, Any]) -> list[list[float]] | None:

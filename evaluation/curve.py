@@ -9,10 +9,11 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+from engine import runs
 from engine.logs import read_rows
 from errors import UsageError
+from evaluation.record import terms
 
-TERMS = {"loss_1t5": "1→5", "loss_1t7": "1→7", "loss_5t5": "5→5"}
 ACCURACIES = {"linear_top1": "linear", "mlp_top1": "MLP"}
 
 
@@ -27,7 +28,7 @@ def draw_curve(run: Path) -> Path:
         raise UsageError(f"{run}: has no metrics.jsonl to draw; name a run with --run")
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     steps = [row["step"] for row in rows]
-    for name, label in TERMS.items():
+    for name, label in terms(rows, runs.read_config(run)).items():
         left.plot(steps, [row[name] for row in rows], label=label, marker="." if len(rows) < 5 else None)
     left.set(title="NCE losses: how hard views are to match", xlabel="step", ylabel="nats (lower is better)")
     for name, label in ACCURACIES.items():

@@ -12,6 +12,7 @@ from engine.checkpoint import steps
 from engine.logs import FILE, read_rows
 from errors import UsageError
 
+TERMS = {"loss_1t5": "1→5", "loss_1t7": "1→7", "loss_5t5": "5→5", "loss_mixture": "mixture"}
 NAMES = {"linear": "linear", "mlp": "MLP", "knn": "k nearest neighbours", "finetune": "fine-tuned"}
 
 
@@ -65,6 +66,14 @@ def read_record(run: Path) -> Record:
     saved = steps(run / "checkpoints")[:1]
     trained = int(saved[0].name[5:]) if saved else 0
     return Record(run.name, config, read_rows(run), read_results(run), trained)
+
+
+def terms(rows: list[dict[str, Any]], config: dict[str, Any]) -> dict[str, str]:
+    """Names of the terms of the loss that a run logged, in words; 1→7 is only watched where a mixture stands in its place."""
+    settings = config.get("settings") or {}
+    watched = settings.get("mixture") and settings.get("mixture_mode") == "replace"
+    there = {name: label for name, label in TERMS.items() if any(row.get(name) for row in rows)}
+    return {name: f"{label} (not trained)" if watched and name == "loss_1t7" else label for name, label in there.items()}
 
 
 def recorded(name: str | None) -> Path:

@@ -55,7 +55,7 @@ def segment(
     """Measures a run's mixture on all images of a split.
 
     Raises:
-        UsageError: the run was trained without mixture features, or the images have no masks.
+        UsageError: the run was trained without mixture features, or the images have no masks, or nothing is in them.
     """
     settings = saved.config["settings"]
     recipe, field = recipe_of(saved.config), FIELDS[settings["encoder"]["size"]]
@@ -66,6 +66,8 @@ def segment(
     methods = segmenters(bank, field, settings["batch"], settings["clip"], settings["mixture_alpha"])
     # A set too small for batches beyond the bank lends the bank's own.
     assign, first = (train[BANK:], len(bank.rgb)) if len(train) > BANK else (train, 0)
+    if not (masks.any() and of_train[first:].any()):
+        raise UsageError(f"{data}: its masks are empty in the part of the images that evaluation sees")
     known = agreement(methods, assign, of_train[first:], field)
     test = EvalLoader(data, [split], recipe, device=device)
     found = agreement(methods, look(test, see), masks, field)
@@ -74,7 +76,8 @@ def segment(
     )
     shown = Seen(*(part[:SHOWN] for part in next(look(test, see))))
     posterior = lay_out(methods["mixture"](shown), shown, field)
-    return Segmentation(scores, train_scores, len(masks), len(of_train) - first, shown.rgb, posterior, masks[:SHOWN])
+    n_test, n_train = (len(each["mixture"].rand) for each in (found, known))
+    return Segmentation(scores, train_scores, n_test, n_train, shown.rgb, posterior, masks[:SHOWN])
 
 
 def seer(saved: Checkpoint, recipe: Recipe, precision: Precision, device: torch.device) -> Callable[[Tensor], Seen]:

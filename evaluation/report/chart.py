@@ -11,7 +11,7 @@ import numpy as np
 
 WIDTH, HEIGHT = 400, 240
 LEFT, RIGHT, TOP, BOTTOM = 48, 12, 10, 36
-POINTS = 300  # of a line at most; longer records are averaged over as many stretches
+POINTS = 400  # of a line at most; of longer ones the least and the greatest value of half as many stretches
 
 
 class Line(NamedTuple):
@@ -44,23 +44,32 @@ def chart(title: str, lines: list[Line], x: str, y: str, caption: str, zero: boo
     span_x = spanned([value for line in lines for value in line.x], exact=True)
     span_y = spanned([value for line in lines for value in line.y], zero)
     parts = [*axes(span_x, span_y, x, y), *(curve(number, line, span_x, span_y) for number, line in enumerate(lines))]
-    last = "; ".join(f"{line.name} ends at {line.y[-1]:.3g}" for line in lines)
+    last = "; ".join(f"{line.name} ends at {digits(line.y[-1])}" for line in lines)
     label = escape(f"{title}: {y} against {x}. {last}.", quote=True)
     # The script reads values off the lines by these: the least and the greatest, and where they are.
     horizontal = f"{span_x[0]:g} {span_x[1]:g} {LEFT} {WIDTH - RIGHT}"
     vertical = f"{span_y[0]:g} {span_y[1]:g} {HEIGHT - BOTTOM} {TOP}"
     spans = f'data-x="{horizontal}" data-y="{vertical}"'
-    svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}" {spans}>{"".join(parts)}</svg>'
-    return Chart(title, svg, [(line.name, f"{line.y[-1]:.3g}") for line in lines], caption)
+    svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" tabindex="0" aria-label="{label}" {spans}>{"".join(parts)}</svg>'
+    return Chart(title, svg, [(line.name, digits(line.y[-1])) for line in lines], caption)
 
 
 def thinned(line: Line) -> Line:
-    """At most POINTS points, each the mean of a stretch."""
+    """At most POINTS points and the last: what sticks out stays, and every point is one that was logged."""
     if len(line.x) <= POINTS:
         return line
-    stretches = [np.array_split(np.asarray(values, float), POINTS) for values in (line.x, line.y)]
-    x, y = ([float(part.mean()) for part in parts] for parts in stretches)
-    return Line(line.name, x, y)
+    kept = {len(line.y) - 1}
+    for part in np.array_split(np.arange(len(line.y)), POINTS // 2):
+        values = np.asarray(line.y, float)[part]
+        if np.isfinite(values).any():
+            kept |= {int(part[np.nanargmin(values)]), int(part[np.nanargmax(values)])}
+    chosen = sorted(kept)
+    return Line(line.name, [line.x[n] for n in chosen], [line.y[n] for n in chosen])
+
+
+def digits(value: float) -> str:
+    """Three of them, or all before the point."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def spanned(values: list[float], zero: bool = False, exact: bool = False) -> tuple[float, float]:

@@ -13,7 +13,7 @@ import torch
 from engine import runs
 from engine.average import averaged
 from engine.checkpoint import Checkpoint, steps
-from errors import UserError
+from errors import UserError, warn
 from evaluation.contenders import weights_of
 from evaluation.record import Record, read_record
 from evaluation.report import curves, facts
@@ -45,7 +45,7 @@ class Page:
     slowest: dict[str, list[curves.Span]]
     probes: list[probed.Probe]
     confusion: probed.Confusion | None
-    per_class: tuple[str, list[probed.Bar], str] | None
+    per_class: probed.PerClass | None
     made: str
     run: str = ""  # as one types it
     notes: list[str] = field(default_factory=list)
@@ -83,12 +83,19 @@ def collect(run: Path, data: str | None, device: torch.device, last_weights: boo
     if not record.rows:
         page.notes.append("Nothing has been logged yet: curves begin with the first log line.")
     if images is None:
-        page.notes.append(f"{where}: its images are not here, so none are shown; --data names another shard set.")
+        whose = f"{where}: its images are not here" if record.data else "The run was imported, and has no images of its own"
+        page.notes.append(f"{whose}, so none are shown; --data names a shard set to look at.")
         return page
     if not own:
         page.notes.append(f"The pictures are of {where}. It was trained on {record.data or 'other data'}.")
-    with images:
-        show(page, images, record, saved, run, device)
+    try:
+        with images:
+            show(page, images, record, saved, run, device)
+    except UserError as error:
+        if data is not None:  # it was asked for
+            raise
+        warn(f"{error}; the report shows the rest")
+        page.notes.append(f"{error}. What would follow of images is missing.")
     return page
 
 
@@ -124,16 +131,18 @@ def of_record(record: Record, saved: Checkpoint | None, manifest: Manifest | Non
     """What can be said without looking at an image; ``manifest`` is of what it was trained on."""
     weights = weights_of(saved) if saved else None
     current = record.current(weights)
+    fresh = {name: result for name, result in record.results.items() if not probed.is_stale(result, weights)}
+    best = current or fresh or record.results
     return Page(
         title=record.name,
         sentence=facts.sentence(record),
         tiles=facts.tiles(record, current),
         table=facts.table(record, saved, manifest, mean),
-        charts=curves.charts(record.rows),
+        charts=curves.charts(record.rows, record.config),
         slowest=curves.slowest(record.rows),
         probes=probed.probes(record.results, weights),
-        confusion=probed.confusion(current or record.results),
-        per_class=probed.per_class(current or record.results),
+        confusion=probed.confusion(best, weights),
+        per_class=probed.per_class(best, weights),
         made=datetime.now().strftime("%Y-%m-%d %H:%M"),
     )
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
+from evaluation.record import terms
 from evaluation.report.chart import Chart, Line, chart
 
-TERMS = {"loss_1t5": "1→5", "loss_1t7": "1→7", "loss_5t5": "5→5", "loss_mixture": "mixture"}
 PROBES = {"linear_top1": "linear", "mlp_top1": "MLP"}
 SECONDS = {"data_s": "data", "compute_s": "compute"}
 SLOWEST = 5
@@ -25,19 +25,18 @@ class Span(NamedTuple):
     times: float
 
 
-def charts(rows: list[Row]) -> list[Chart]:
+def charts(rows: list[Row], config: dict[str, Any]) -> list[Chart]:
     """Those for which there is something to show."""
-    found = [losses(rows), probes(rows), throughput(rows), seconds(rows)]
+    found = [losses(rows, terms(rows, config)), probes(rows), throughput(rows), seconds(rows)]
     return [each for each in found if each.legend]
 
 
-def losses(rows: list[Row]) -> Chart:
-    used = [name for name in TERMS if any(row.get(name) for row in rows)]
+def losses(rows: list[Row], names: dict[str, str]) -> Chart:
     words = (
-        "Each term is the cost of finding an image's own locations among those of all others; all should fall, 1→7 least, "
-        "since its locations see the smallest parts. A sudden rise means too high a rate."
+        "Each term is the cost of finding an image's own locations among those of all others; all that are trained should fall, "
+        "1→7 least, since its locations see the smallest parts. A sudden rise means too high a rate."
     )
-    return chart("Losses by term", [line(rows, name, TERMS[name]) for name in used], "step", "nats", words)
+    return chart("Losses by term", [line(rows, name, label) for name, label in names.items()], "step", "nats", words)
 
 
 def probes(rows: list[Row]) -> Chart:
@@ -70,9 +69,16 @@ def line(rows: list[Row], name: str, label: str, scale: float = 1) -> Line:
 
 def slowest(rows: list[Row]) -> dict[str, list[Span]]:
     """The stretches that waited longest for data, and those that computed longest, each beside the median."""
-    timed = [(f"{before['step'] + 1:,}–{row['step']:,}", row) for before, row in zip([{"step": 0}, *rows], rows, strict=False)]
+    timed = [(f"{before + 1:,}–{row['step']:,}", row) for before, row in zip(begun(rows), rows, strict=True)]
     timed = [(steps, row) for steps, row in timed if row.get("data_s") is not None and row.get("compute_s") is not None]
     return {label: worst(timed, name) for name, label in SECONDS.items()} if timed else {}
+
+
+def begun(rows: Sequence[Row]) -> list[int]:
+    """The step before each line's own; the first line of a run that went on from another's is as long as the second."""
+    ends = [row["step"] for row in rows]
+    first = max(0, 2 * ends[0] - ends[1]) if len(ends) > 1 else 0
+    return [first, *ends[:-1]] if ends else []
 
 
 def worst(timed: Sequence[tuple[str, Row]], name: str) -> list[Span]:

@@ -10,6 +10,7 @@ import torch
 from engine import runs
 from engine.checkpoint import Checkpoint
 from evaluation.record import NAMES, Record, top1
+from evaluation.report.curves import begun
 from model.encoder import Encoder
 from shards.manifest import Manifest
 
@@ -33,10 +34,8 @@ def tiles(record: Record, results: dict[str, dict[str, Any]]) -> list[Pair]:
 
 def duration(rows: list[dict[str, Any]]) -> str:
     """Of all logged steps, without set-up, checkpoints between log lines included."""
-    total, before = 0.0, 0
-    for row in rows:
-        total += (row["step"] - before) * (row.get("data_s", 0) + row.get("compute_s", 0))
-        before = row["step"]
+    seconds = [row.get("data_s", 0) + row.get("compute_s", 0) for row in rows]
+    total = sum((row["step"] - before) * each for before, row, each in zip(begun(rows), rows, seconds, strict=True))
     return str(timedelta(seconds=round(total)))
 
 

@@ -18,7 +18,7 @@ GAP = 3  # pixels between the two views of a pair
 
 
 class Pairs(NamedTuple):
-    """An image as it is stored, and pairs of views of it."""
+    """The centre of an image, as evaluation sees it, and pairs of views of the whole."""
 
     image: Picture
     pairs: list[Picture]
@@ -35,7 +35,7 @@ def pairs(part: Part, manifest: Manifest, recipe: Recipe, seed: int = 0) -> list
         what = name or "image"
         joined = [beside(views[2 * k][i], views[2 * k + 1][i]) for k in range(PAIRS)]
         both = [picture(each, f"two augmented views of this {what}") for each in joined]
-        found.append(Pairs(picture(centre, f"{what}, as it is stored"), both))
+        found.append(Pairs(picture(centre, f"{what}, the centre of the image"), both))
     return found
 
 

@@ -31,12 +31,11 @@ class Bar(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """One probe's results. ``note`` says on what; ``stale`` that it was of other weights than the report."""
+    """One probe's results. ``note`` says on what, and whether they are of other weights than the report."""
 
     name: str
     bars: list[Bar]
     note: str
-    stale: bool
 
 
 class Cell(NamedTuple):
@@ -57,6 +56,16 @@ class Confusion(NamedTuple):
     table: list[list[Cell]] | None
     matrix: Picture | None
     pairs: list[tuple[str, str, Cell]]
+    note: str
+
+
+class PerClass(NamedTuple):
+    """The probe, accuracies of the classes from the best to the worst, which classes, and on what."""
+
+    probe: str
+    bars: list[Bar]
+    which: str
+    note: str
 
 
 def probes(results: dict[str, Result], weights: str | None) -> list[Probe]:
@@ -76,26 +85,36 @@ def of_probe(name: str, result: Result, weights: str | None) -> Probe:
             value = result.get(key, {}).get(fraction)
             if isinstance(value, float):
                 bars.append(Bar(f"{title}with {100 * float(fraction):.4g} % of the labels", value, f"{value:.2%}"))
-    tested = f"{result['n_test']:,} test images" if "n_test" in result else "its test images"
+    return Probe(NAMES.get(name, name), bars, f"top-1 on {note_of(result, 'test images', weights)}")
+
+
+def note_of(result: Result, what: str, weights: str | None) -> str:
+    """On how many of which images, at which step, and whether by other weights than those that are shown."""
+    tested = f"all {result['n_test']:,} {what}" if "n_test" in result else what
     step = f", step {result['step']:,}" if isinstance(result.get("step"), int) else ""
-    note = f"top-1 on all {tested} of {Path(str(result.get('data', ''))).name or 'its data'}{step}"
-    return Probe(NAMES.get(name, name), bars, note, weights is not None and result.get("weights") != weights)
+    stale = ": not the weights of this report" if is_stale(result, weights) else ""
+    return f"{tested} of {Path(str(result.get('data', ''))).name or 'its data'}{step}{stale}"
 
 
-def confusion(results: dict[str, Result]) -> Confusion | None:
+def is_stale(result: Result, weights: str | None) -> bool:
+    return weights is not None and result.get("weights") != weights
+
+
+def confusion(results: dict[str, Result], weights: str | None) -> Confusion | None:
     """Of the first probe that recorded one."""
     for name, result in results.items():
+        note = note_of(result, "test images", weights)
         counts, classes = result.get("confusion"), result.get("classes")
         if counts and classes and len(classes) == len(counts):
             cells = [[Cell(count, count / max(1, sum(row))) for count in row] for row in counts]
             few, pairs = len(classes) <= SMALL, worst_pairs(cells, classes)
-            return Confusion(NAMES.get(name, name), classes, cells if few else None, None if few else matrix(cells), pairs)
+            return Confusion(NAMES.get(name, name), classes, cells if few else None, None if few else matrix(cells), pairs, note)
         if classes and result.get("confused"):
             found = [
                 (classes[each["truth"]], classes[each["taken"]], Cell(each["images"], each["share"]))
                 for each in result["confused"]
             ]
-            return Confusion(NAMES.get(name, name), classes, None, None, found[:PAIRS])
+            return Confusion(NAMES.get(name, name), classes, None, None, found[:PAIRS], note)
     return None
 
 
@@ -104,7 +123,7 @@ def matrix(cells: list[list[Cell]]) -> Picture:
     shares = np.sqrt([[cell.share for cell in row] for row in cells])
     pixels = (mpl.colormaps["magma"](shares)[..., :3] * 255).astype(np.uint8)
     zoom = max(1, MATRIX // len(cells))
-    return picture(pixels.repeat(zoom, 0).repeat(zoom, 1), f"confusion of {len(cells)} classes, a row a true class")
+    return picture(pixels.repeat(zoom, 0).repeat(zoom, 1), f"confusion of {len(cells)} classes, a row a true class", exact=True)
 
 
 def worst_pairs(cells: list[list[Cell]], classes: list[str]) -> list[tuple[str, str, Cell]]:
@@ -115,14 +134,15 @@ def worst_pairs(cells: list[list[Cell]], classes: list[str]) -> list[tuple[str, 
     return sorted(pairs, key=lambda pair: (-pair[2].share, pair[:2]))[:PAIRS]
 
 
-def per_class(results: dict[str, Result]) -> tuple[str, list[Bar], str] | None:
-    """The probe, accuracies of the classes from the best to the worst, and which classes: the ends where there are many."""
+def per_class(results: dict[str, Result], weights: str | None) -> PerClass | None:
+    """Of the first probe that recorded them: of many classes the ends."""
     for name, result in results.items():
         found, classes = result.get("per_class"), result.get("classes")
         if found and classes and len(found) == len(classes):
             known = [(title, share) for title, share in zip(classes, found, strict=True) if share is not None]
             bars = [Bar(title, share, f"{share:.1%}") for title, share in sorted(known, key=lambda each: -each[1])]
+            probe, note = NAMES.get(name, name), note_of(result, "test images", weights)
             if len(bars) <= 2 * ENDS:
-                return NAMES.get(name, name), bars, "each class"
-            return NAMES.get(name, name), bars[:ENDS] + bars[-ENDS:], f"the {ENDS} best and the {ENDS} worst classes"
+                return PerClass(probe, bars, "each class", note)
+            return PerClass(probe, bars[:ENDS] + bars[-ENDS:], f"the {ENDS} best and the {ENDS} worst classes", note)
     return None

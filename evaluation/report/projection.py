@@ -20,6 +20,7 @@ from shards.manifest import Manifest
 
 POINTS = 1000
 CLASSES = 10  # more colours cannot be told apart
+FEW = 100  # images of those classes, at least, or else all images are shown, without colours
 FEWEST = 30  # images for t-SNE; fewer are projected on their principal components
 LINEAR = 50  # principal components that t-SNE starts from
 THUMB, COLUMNS = 48, 40  # of the sheet of thumbnails: pixels, and pictures side by side
@@ -48,28 +49,30 @@ class Projection(NamedTuple):
 
 
 def projection(eye: Eye, queries: Part, manifest: Manifest, seed: int = 0) -> Projection | None:
-    """Of images of the split of ``queries``, from at most CLASSES classes; None of fewer than three images."""
+    """Of images of the split of ``queries``, with at most CLASSES classes named; None of fewer than three images."""
     shown = choose(queries, seed)
     if len(shown.rows) < 3:
         return None
     places, method = flatten(eye.represent(shown), seed)
     present = sorted({int(label) for label in shown.labels if label >= 0})
+    present = present if len(present) <= CLASSES else []
     points = []
     for (x, y), label, name in zip(places, shown.labels, names_of(shown, manifest), strict=True):
-        points.append(Point(round(float(x), 1), round(float(y), 1), present.index(label) if label >= 0 else None, name))
+        points.append(Point(round(float(x), 1), round(float(y), 1), present.index(label) if label in present else None, name))
     sheet = picture(tiled(thumbnails(shown, eye.recipe, THUMB), COLUMNS), "thumbnails of the images in the map")
     return Projection(points, [manifest.classes[label] for label in present], len(manifest.classes), method, sheet, COLUMNS, SIZE)
 
 
 def choose(queries: Part, seed: int) -> Part:
-    """POINTS images of the split; of CLASSES classes at random where there are more, as many of each as there may be."""
+    """POINTS images of the split; of CLASSES classes at random where there are more, if these have enough images."""
     labels = queries.store.labels[queries.pool]
     present = np.unique(labels[labels >= 0])
     if len(present) <= CLASSES:
         return queries.take(np.arange(min(POINTS, len(queries.rows))))
     some = np.random.default_rng(seed).choice(present, CLASSES, replace=False)
     rows = [queries.pool[labels == label][: POINTS // CLASSES] for label in sorted(some)]
-    return queries.of(np.concatenate(rows))
+    chosen = np.concatenate(rows)
+    return queries.of(chosen) if len(chosen) >= FEW else queries.take(np.arange(min(POINTS, len(queries.rows))))
 
 
 def flatten(r1: Tensor, seed: int) -> tuple[np.ndarray, str]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,9 +11,12 @@ from PIL import Image
 from torch import Tensor
 
 from engine.checkpoint import Checkpoint
+from evaluation.contenders import weights_of
 from evaluation.receptive import FIELDS
+from evaluation.record import read
 from evaluation.report.eye import Eye
 from evaluation.report.pictures import SIDE, Picture, picture, thumbnails
+from evaluation.report.probes import note_of
 from evaluation.report.sample import Part, names_of
 from evaluation.segment import lay_out, seer
 from evaluation.segment_figure import blend, palette
@@ -25,11 +27,12 @@ SHOWN, BANK = 12, 256  # images on the page; training images whose locations are
 
 
 class Segments(NamedTuple):
-    """Pairs of an image and its parts, and the colours of the components as CSS."""
+    """Pairs of an image and its parts, the colours of the components as CSS, and scores by method, of what ``note`` says."""
 
     images: list[tuple[str, Picture, Picture]]
     colours: list[str]
     scores: dict[str, dict[str, float | None]]
+    note: str
 
 
 def segments(eye: Eye, saved: Checkpoint, gallery: Part, queries: Part, manifest: Manifest, run: Path) -> Segments:
@@ -46,18 +49,12 @@ def segments(eye: Eye, saved: Checkpoint, gallery: Part, queries: Part, manifest
         coloured = picture(enlarged(part), f"parts of this {what}, a colour each")
         images.append((name, picture(image, what), coloured))
     colours = [f"rgb({','.join(str(round(255 * level)) for level in colour)})" for colour in palette(maps.shape[1])]
-    return Segments(images, colours, measured(run))
+    found = read(run / "eval-segment.json")
+    scores = found.get("methods") if isinstance(found.get("methods"), dict) else None
+    return Segments(images, colours, scores or {}, note_of(found, "images with masks", weights_of(saved)))
 
 
 def enlarged(part: Tensor) -> np.ndarray:
     """Of (s, s, 3) in 0..1: (SIDE, SIDE, 3) uint8."""
     pixels = (part * 255).round().to(torch.uint8).numpy()
     return np.asarray(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
-
-
-def measured(run: Path) -> dict[str, dict[str, Any]]:
-    """Scores by method of ``eval-segment.json``; none where `eval.py --segment` has not been run."""
-    try:
-        return dict(json.loads((run / "eval-segment.json").read_text())["methods"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}

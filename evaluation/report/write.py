@@ -20,7 +20,7 @@ def write_report(run: Path, data: str | None, device: torch.device, last_weights
     """Writes ``run/report.html``, whole or not at all; see ``collect`` for what is in it."""
     text = as_html(collect(run, data, device, last_weights, find))
     with atomic(run / FILE) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="replace"))  # a class may be named after a folder whose name is no UTF-8
     return run / FILE
 
 

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from errors import UsageError
-from evaluation.compare import compare
+from evaluation.compare import compare, picture
 from evaluation.features_file import write_features
 from evaluation.options import runs_to_compare
 from evaluation.record import read_record, read_results, top1
@@ -55,6 +55,34 @@ def test_a_result_of_other_data_or_another_step_says_so(tmp_path):
         (run / "eval-linear.json").write_text(json.dumps(result))
     (row,) = (line for line in printed(compare(found)[0]).splitlines() if "linear, top-1" in line)
     assert [cell.strip() for cell in row.split("│")[2:5]] == ["50.00%", "50.00%, step 20", "50.00%, on places205"]
+
+
+def heights(figure):
+    """Of the bars of each group, by its label."""
+    axes = figure.axes[2]
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    found = {label: [] for label in labels}
+    for bar in sorted(axes.patches, key=lambda bar: bar.get_x()):
+        found[labels[round(bar.get_x() + bar.get_width() / 2)]].append((round(bar.get_height(), 1), bar.get_hatch()))
+    return found
+
+
+def test_accuracies_on_different_images_are_not_beside_one_another(tmp_path):
+    found = [write_run(tmp_path / name, 1, 1) for name in ("own", "older", "away")]
+    for run, other in zip(found, ({"top1": 0.4}, {"step": 20}, {"data": "data/places205", "interval": [0.4, 0.7]}), strict=True):
+        (run / "eval-linear.json").write_text(json.dumps({"top1": 0.5, "data": "data/shapes", "step": 40} | other))
+    (found[0] / "eval-knn.json").write_text(json.dumps({"top1": 0.25, "data": "data/shapes", "step": 40}))
+    assert heights(picture([read_record(run) for run in found])) == {
+        "linear\non shapes": [(40, ""), (50, "//")],
+        "linear\non places205": [(50, "")],
+        "k nearest\nneighbours\non shapes": [(25, "")],
+    }
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path):
+    text = printed(compare([write_run(tmp_path / "a" / "demo", 1), write_run(tmp_path / "b" / "demo", 1)])[0])
+    assert "a/demo" in text
+    assert "b/demo" in text
 
 
 def test_a_run_without_data_of_its_own_has_its_results(tmp_path):

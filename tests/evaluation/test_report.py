@@ -1,7 +1,9 @@
 """The report, as text and in a browser: all kinds of data, and runs that have come more or less far."""
 
 import json
+import os
 import re
+import shutil
 from contextlib import contextmanager
 from functools import partial
 
@@ -11,20 +13,25 @@ import torch
 from PIL import Image
 
 from engine import checkpoint, runs
-from errors import UsageError
+from errors import UsageError, UserError
 from evaluation.contenders import weights_of
 from evaluation.report.chart import Line, chart, ticks
+from evaluation.report.collect import collect
+from evaluation.report.curves import begun
+from evaluation.report.facts import duration
 from evaluation.report.neighbours import look_up, votes
 from evaluation.report.probes import confusion
 from evaluation.report.projection import flatten
 from evaluation.report.write import write_report
 from pipeline.remote import find_set
+from pipeline.shard_set import ShardSet
 from tests import browser, endpoints
 from tests.conftest import build
-from tests.evaluation.made_run import make_run, result
+from tests.evaluation.made_run import make_run, result, row
 
 CPU = torch.device("cpu")
 LIMIT = 15e6  # bytes of a page
+DOT = "return [...document.querySelectorAll('.map circle')].findIndex(d => d.classList.contains('on'))"
 
 
 needs_browser = pytest.mark.skipif(browser.missing() is not None, reason=str(browser.missing()))
@@ -42,10 +49,11 @@ def sections(text):
 
 
 def folder(tmp_path, sizes, classes, *options):
-    """Shards of noise, an image of each size in turn."""
+    """Shards of noise, an image of each size in turn, of so many classes or of classes of those names."""
     rng, root = np.random.default_rng(0), tmp_path / "images"
+    names = [f"class {number:04}" for number in range(classes)] if isinstance(classes, int) else classes
     for number, (width, height) in enumerate(sizes):
-        place = root / f"class {number % classes:04}"
+        place = root / names[number % len(names)]
         place.mkdir(parents=True, exist_ok=True)
         coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8))
         coarse.resize((width, height)).save(place / f"{number}.jpg")
@@ -76,7 +84,6 @@ def test_a_finished_run_has_every_section(whole):
     ):
         assert words in text
     assert text.count("not the weights of this report") == 1
-    assert "All of this section is of other weights" not in text
     assert ">70.0%<" in text  # not what other weights reached on other data
     assert "× median compute" in text
     assert ">41–60</td>" in text  # the stretch that was slow
@@ -122,7 +129,45 @@ def test_probes_that_are_all_of_other_weights_are_marked_with_their_confusion(ph
     (run / "eval-linear.json").write_text(json.dumps(result("linear", ["cats", "dogs"], "others")))
     text = page_of(run)
     assert "cats taken for dogs" in text
-    assert "All of this section is of other weights" in text
+    assert text.count("not the weights of this report") == 4  # bars, confusion, the most frequent of it, and classes
+
+
+def test_scores_of_parts_say_of_what_they_are(photo_set, tmp_path):
+    run = make_run(tmp_path / "run", photo_set, 2, mixture=2)
+    scores = {"methods": {"mixture": {"iou_best": 0.5, "iou_fixed": None, "ari": 0.25}}, "data": "data/shapes", "step": 50}
+    for weights, stale in ((weights_of(runs.newest_checkpoint(run)), 0), ("others", 1)):
+        (run / "eval-segment.json").write_text(json.dumps(scores | {"n_test": 7, "weights": weights}))
+        text = page_of(run)
+        assert "all 7 images with masks of shapes, step 50" in text
+        assert text.count("not the weights of this report") == stale
+
+
+def test_shards_that_cannot_be_read_cost_no_curves(photo_set, tmp_path, capsys):
+    shutil.copytree(photo_set, tmp_path / "set")
+    (tmp_path / "set" / "train-00000.tar").unlink()
+    text = page_of(make_run(tmp_path / "run", tmp_path / "set", 2))
+    assert "curves" in sections(text)
+    assert "What would follow of images is missing" in text
+    assert "train-00000.tar" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"train-00000\.tar"):
+        page_of(tmp_path / "run", str(tmp_path / "set"))
+
+
+def test_a_term_that_is_not_trained_is_called_so(photo_set, tmp_path):
+    rows = [json.dumps(row(step) | {"loss_mixture": 3.0}) for step in (20, 40)]
+    for mode, name in (("replace", "1→7 (not trained)"), ("join", "1→7")):
+        run = make_run(tmp_path / mode, photo_set, 2, mixture=2, mixture_mode=mode)
+        (run / "metrics.jsonl").write_text("\n".join(rows))
+        page = collect(run, None, CPU)
+        assert [each for each, _ in page.charts[0].legend] == ["1→5", name, "5→5", "mixture"]
+
+
+def test_a_run_that_went_on_from_another_one_has_its_own_steps(tmp_path):
+    rows = [row(step) for step in (5020, 5040, 5060)]
+    assert begun(rows) == [5000, 5020, 5040]
+    assert duration(rows) == "0:00:18"
+    assert begun([row(20), row(40)]) == [0, 20]
+    assert begun([row(1)]) == [0]
 
 
 def test_no_labels_and_one_split(photos, tmp_path):
@@ -153,9 +198,33 @@ def crowded(tmp_path_factory):
 
 def test_a_thousand_classes_of_tiny_images(crowded):
     _, text = crowded
-    assert "Of 1,000 classes, 10 are shown" in text
+    assert "Map of 500 images" in text  # of ten classes there are too few
+    assert 'class="key"' not in text
     assert "What is taken for what" not in text
     assert "Confused most" in text
+
+
+@pytest.fixture(scope="module")
+def awkward(tmp_path_factory):
+    """A long and fast run on classes of awkward names, and its page."""
+    tmp_path = tmp_path_factory.mktemp("awkward")
+    names = ["<img src=x onerror=alert(1)>", "W" * 80, "漢字", os.fsdecode(b"caf\xe9")]
+    data = folder(tmp_path, [(40, 30)] * 240, names, "--val", "0.5")
+    run = make_run(tmp_path / "run", data, 4)
+    rows = [row(20 * n, slow=400) | {"images_per_s": 12_345.0} for n in range(1, 1001)]
+    (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    classes = ShardSet(data).manifest.classes
+    (run / "eval-linear.json").write_text(json.dumps(result("linear", classes)))
+    return run, page_of(run)
+
+
+def test_awkward_names_are_text(awkward):
+    _, text = awkward
+    assert "<img src=x" not in text
+    assert "&lt;img src=x onerror=alert(1)&gt;" in text
+    assert "漢字" in text
+    assert "caf?" in text
+    assert "<b>12,345</b>" in text
 
 
 def test_features_that_are_not_numbers_are_not_shown(photo_set, tmp_path):
@@ -179,14 +248,14 @@ def test_neighbours_and_their_votes():
 
 
 def test_confusions_are_of_the_true_class():
-    found = confusion({"linear": {"confusion": [[8, 2], [0, 5]], "classes": ["a", "b"]}})
+    found = confusion({"linear": {"confusion": [[8, 2], [0, 5]], "classes": ["a", "b"]}}, None)
     assert found.pairs == [("a", "b", (2, 0.2))]
 
 
 def test_many_classes_are_a_matrix():
     counts = np.eye(100, dtype=int) * 9
     counts[3, 4] = 1
-    found = confusion({"linear": {"confusion": counts.tolist(), "classes": [str(n) for n in range(100)]}})
+    found = confusion({"linear": {"confusion": counts.tolist(), "classes": [str(n) for n in range(100)]}}, None)
     assert found.table is None
     assert (found.matrix.width, found.matrix.height) == (600, 600)
     assert found.pairs == [("3", "4", (1, 0.1))]
@@ -195,6 +264,17 @@ def test_many_classes_are_a_matrix():
 def test_a_line_without_finite_points_is_left_out():
     drawn = chart("t", [Line("a", [1, 2], [float("nan")] * 2), Line("b", [1, 2], [1.0, 2.0])], "step", "nats", "")
     assert [name for name, _ in drawn.legend] == ["b"]
+
+
+def test_long_records_keep_what_sticks_out():
+    y = [100.0 + n % 7 for n in range(100_000)]
+    y[31_234], y[-1] = 12_345.0, 2_000.0
+    drawn = chart("t", [Line("a", list(range(100_000)), y)], "step", "images/s", "")
+    assert drawn.legend == [("a", "2,000")]
+    heights = [float(place) for place in re.findall(r"[ML][\d.]+ ([\d.]+)", drawn.svg.split('class="line')[1])]
+    assert 300 < len(heights) <= 402
+    assert sum(height < 100 for height in heights) == 1
+    assert len(drawn.svg) < 20_000
 
 
 def test_a_collapsed_encoder_is_one_point_of_the_map():
@@ -237,6 +317,16 @@ def test_a_thousand_classes_on_a_phone(crowded, tmp_path):
     run, _ = crowded
     with opened(run, tmp_path / "profile", pictures=20) as driver:
         check_phones(driver)
+        browser.shoot(driver, tmp_path / "phone.png")
+
+
+@needs_browser
+def test_awkward_names_on_a_phone(awkward, tmp_path):
+    run, _ = awkward
+    with opened(run, tmp_path / "profile", pictures=20) as driver:
+        check_phones(driver)
+        browser.look(driver, 390, 844, "light")
+        check_keys(driver)
         browser.shoot(driver, tmp_path / "phone.png")
 
 
@@ -283,6 +373,34 @@ def check_reading(driver):
     assert [each.text for each in figure.find_elements(By.CSS_SELECTOR, ".legend b")] == said
 
 
+def check_keys(driver):
+    """The arrow keys reach what a pointer does: here a dot of the third row of the sheet."""
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    tip = driver.find_element(By.ID, "tip")
+    driver.execute_script("document.querySelector('.map').scrollIntoView({behavior: 'instant', block: 'center'})")
+    driver.execute_script("document.querySelector('.map').focus({preventScroll: true})")
+    body = driver.switch_to.active_element
+    for _ in range(100):
+        body.send_keys(Keys.ARROW_RIGHT)
+    assert tip.is_displayed()
+    number = driver.execute_script(DOT)
+    assert number == 99
+    image, box = tip.find_element(By.TAG_NAME, "img"), tip.find_element(By.TAG_NAME, "div").rect
+    assert box["x"] - image.rect["x"] == pytest.approx(96 * (number % 40), abs=2)
+    assert box["y"] - image.rect["y"] == pytest.approx(96 * (number // 40), abs=2)
+    place = tip.rect
+    assert place["x"] >= 0
+    assert place["x"] + place["width"] <= 390
+    assert driver.execute_script("return document.querySelector('#tip').scrollWidth") <= 150
+    body.send_keys(Keys.ESCAPE)
+    assert not tip.is_displayed()
+    driver.execute_script("document.querySelector('.chart svg').focus()")
+    driver.switch_to.active_element.send_keys(Keys.ARROW_LEFT)
+    assert driver.find_element(By.CSS_SELECTOR, ".at").text.startswith("at step 19,")
+
+
 def check_hover(driver):
     """Dots show their thumbnails where the sheet has them; a class can be picked out."""
     from selenium.webdriver import ActionChains
@@ -297,9 +415,7 @@ def check_hover(driver):
     assert tip.is_displayed()
     assert tip.text in ("cats", "dogs")
     image, box = tip.find_element(By.TAG_NAME, "img"), tip.find_element(By.TAG_NAME, "div").rect
-    shown = driver.execute_script(
-        "return [...document.querySelectorAll('.map circle')].findIndex(d => d.classList.contains('on'))"
-    )
+    shown = driver.execute_script(DOT)
     assert box["x"] - image.rect["x"] == pytest.approx(96 * (shown % 40), abs=2)
     ActionChains(driver).move_to_element(driver.find_element(By.TAG_NAME, "h1")).perform()
     assert not tip.is_displayed()
