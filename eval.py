@@ -35,14 +35,15 @@ from engine.average import averaged
 from engine.checkpoint import Checkpoint
 from engine.console import make_console, start_table
 from engine.launch import Place, let_the_first_speak, place
-from engine.options import CacheDir, CacheGb, Debug, Procs
+from engine.options import CacheDir, CacheGb, Debug, Procs, Timeout
 from errors import UsageError, run_app
-from evaluation import finetune, options, results
+from evaluation import options, results
 from evaluation.compare import compare as compare_runs
+from evaluation.contenders import weights_of
 from evaluation.curve import draw_curve
 from evaluation.export import export as export_encoder
 from evaluation.features_file import write_features
-from evaluation.plan import Plan, Subject, check, check_writable, parse_fractions, parse_probes, parse_protocol
+from evaluation.plan import Subject, check, check_writable, make_plan
 from evaluation.probing import probe
 from evaluation.record import recorded
 from evaluation.report.collect import Find
@@ -78,12 +79,13 @@ def import_original(file: Path | None, out: str | None, console: Console) -> Non
 
 def measure_segments(subject: Subject, where: Place, console: Console) -> None:
     """Writes eval-segment.json and segments.png into the run."""
-    started, (saved, run, data, _) = time.perf_counter(), subject
+    started, (saved, run, data, mean) = time.perf_counter(), subject
     check_writable(run, ["segment"])
     with data:
         found = segment(saved, data, precision.choose("auto", where.device), where.device)
     result = {"probe": "segment", "data": str(data), "run": str(run), "step": saved.trainer["step"], "n_test": found.n_test}
     result |= dict.fromkeys(results.ROWS) | {"methods": found.scores, "methods_train": found.train_scores}
+    result |= {"weights": weights_of(saved), "averaged": mean}
     result |= {"n_train": found.n_train, "seconds": round(time.perf_counter() - started, 2)}
     results.write(results.file_of(run, "segment"), result)
     words = f"{run}, step {saved.trainer['step']:,}, on {data}: {found.n_test:,} images with masks"
@@ -147,11 +149,11 @@ def main(
     gpus: options.Gpus = None,
     procs: Procs = None,
     protocol: options.Protocol = "cached",
-    views: options.ProbeViews = 0,
+    views: options.ProbeViews = None,
     fraction: options.Fraction = None,
     probe_epochs: options.ProbeEpochs = None,
     batch: options.ProbeBatch = None,
-    finetune_lr: options.FinetuneRate = finetune.RATE,
+    finetune_lr: options.FinetuneRate = None,
     baselines: options.Baselines = True,
     keep_features: options.KeepFeatures = False,
     curve: options.Curve = False,
@@ -163,6 +165,7 @@ def main(
     features_out: options.FeaturesOut = None,
     compare: options.Compare = False,
     report: options.Report = False,
+    timeout: Timeout = 600,
     debug: Debug = False,
 ) -> None:
     console = make_console()
@@ -177,8 +180,7 @@ def main(
     if report:
         report_on(run_to_report(run, checkpoint), data, place(gpus).device, last, find, console)
         return
-    how = parse_probes(probes), parse_protocol(protocol), views, parse_fractions(fraction), probe_epochs, finetune_lr
-    plan = Plan(*how, baselines, keep_features, batch)
+    plan = make_plan(probes, protocol, views, fraction, probe_epochs, finetune_lr, baselines, keep_features, batch)
     directory = runs.evaluated(run, checkpoint)
     if curve:
         console.print(f"training curve: {draw_curve(directory)}")
@@ -195,7 +197,7 @@ def main(
     check(subject, plan)
     if not where.started:
         raise typer.Exit(elastic.run_ranks(where.world, sys.argv, 0, "type the command again", saves=False))
-    probe(subject, plan, where, make_console(quiet=where.rank > 0))
+    probe(subject, plan, where, make_console(quiet=where.rank > 0), timeout)
 
 
 if __name__ == "__main__":

@@ -128,7 +128,8 @@ def evaluated(run: str | None, saved: Path | None) -> Path:
         return latest_run()
     if saved.resolve().parent.name != "checkpoints":
         raise UsageError(f"--checkpoint {saved}: is not in a run's checkpoints; say with --run where its results go")
-    return saved.parent.parent
+    found, here = saved.resolve().parent.parent, Path.cwd()
+    return found.relative_to(here) if here in found.parents else found
 
 
 def newest_checkpoint(run: Path) -> checkpoint.Checkpoint:

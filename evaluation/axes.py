@@ -1,19 +1,18 @@
 """Principal axes of features, which are often nearly dependent: what tells classes apart may vary far less than the rest.
 
-Shape letters: m rows of a piece, n rows surveyed, D features, A axes.
+Shape letters: m samples of a piece, n samples surveyed, D features, A axes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from evaluation.features import Labelled, Scaler, fit_scaler
+from evaluation.features import PIECE, RUN, Labelled, Scaler, fit_scaler
 
-SURVEYED = 16_384  # rows that axes are taken of, or one piece more: 250 MB at 3,072 features
+SURVEYED = 16_384  # samples that axes are taken of: 200 MB at 3,072 features
 
 
 class Axes(NamedTuple):
@@ -36,18 +35,17 @@ class Axes(NamedTuple):
 
 
 def survey(train: Labelled, device: torch.device) -> tuple[Scaler, Axes]:
-    """How features are standardised, and their axes: of the first rows, which are in random order as they are stored."""
+    """How features are standardised, and their axes."""
     scale = fit_scaler(train, device)
-    return scale, principal_axes(first_rows(scale(x) for x, _ in train.pieces(device)))
+    pieces = surveyed(train.places).split(PIECE)
+    return scale, principal_axes(torch.cat([scale(train.take(places, device)[0]) for places in pieces]))
 
 
-def first_rows(pieces: Iterable[Tensor]) -> Tensor:
-    found: list[Tensor] = []
-    for x in pieces:
-        found.append(x)
-        if sum(map(len, found)) >= SURVEYED:
-            break
-    return torch.cat(found)
+def surveyed(places: Tensor) -> Tensor:
+    """All, or short runs at equal distances: a set may be sorted by class."""
+    runs = places.split(RUN)
+    chosen = torch.linspace(0, len(runs) - 1, min(len(runs), SURVEYED // RUN)).round().long().tolist()
+    return torch.cat([runs[number] for number in chosen])
 
 
 def principal_axes(x: Tensor) -> Axes:

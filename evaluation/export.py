@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from engine import runs
-from engine.checkpoint import Checkpoint
-from errors import UsageError
+from engine.checkpoint import Checkpoint, first_line
+from errors import UsageError, UserError
 from evaluation.card import card
 from evaluation.contenders import trained, weights_of
 from model.encoder import Encoder
@@ -49,6 +50,7 @@ def export(saved: Checkpoint, run: Path, file: Path, averaged: bool) -> list[Pat
 
     Raises:
         UsageError: there is no such format, or what writes it is not installed.
+        UserError: it could not be written.
     """
     check(file)
     encoder = trained(saved).eval()
@@ -56,7 +58,8 @@ def export(saved: Checkpoint, run: Path, file: Path, averaged: bool) -> list[Pat
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{file.name}.", suffix=".tmp", dir=file.parent))
     try:
-        WRITERS[file.suffix](encoder, temporary / file.name)
+        with named(file):
+            WRITERS[file.suffix](encoder, temporary / file.name)
         (temporary / f"{file.name}.json").write_text(json.dumps(fields, indent=2) + "\n")
         (temporary / f"{file.name}.md").write_text(card(fields, run, file.name))
         # The file itself last: whoever sees it finds the others beside it.
@@ -64,6 +67,15 @@ def export(saved: Checkpoint, run: Path, file: Path, averaged: bool) -> list[Pat
         return [path.replace(file.with_name(path.name)) for path in written]
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def named(file: Path) -> Iterator[None]:
+    """Names the file in what a library says that could not write it."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{file}: could not be written ({first_line(error)})") from error
 
 
 def check(file: Path) -> None:
@@ -109,7 +121,9 @@ def write_safetensors(encoder: Encoder, file: Path) -> None:
 
 
 def write_pt2(encoder: Encoder, file: Path) -> None:
-    torch.export.save(program_of(encoder), file)
+    whole = io.BytesIO()  # torch would end the process where a disk is full
+    torch.export.save(program_of(encoder), whole)
+    file.write_bytes(whole.getbuffer())
 
 
 def write_onnx(encoder: Encoder, file: Path) -> None:

@@ -1,6 +1,6 @@
 """Features of a split's images, and how probes read them: in pieces, from memory or from a file that is larger than it.
 
-Shape letters: V views of an image, the centred one first; n images of a split; D features; k images that are meant; m rows.
+Shape letters: V views of an image, the centred one first; n images of a split; D features; k images that are meant; m samples.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from engine.precision import Precision
 from model.encoder import Encoder
 
 PIXELS = 32  # side to which raw pixels are shrunk, at most
-PIECE = 4096  # rows that are in float32 at a time: 50 MB at 3,072 features
+PIECE = 4096  # samples that are in float32 at a time: 50 MB at 3,072 features
+RUN = 64  # neighbours in a file that are read together where samples are drawn: 300 KB at 2,560 features
 KEPT = 2**30  # bytes of float32 that a probe may hold to go over its features often; more is read anew each time
 
 Function = Callable[[Tensor], Tensor]
@@ -46,6 +47,11 @@ class Labelled(NamedTuple):
         """V k."""
         return len(self.x) * len(self.rows)
 
+    @property
+    def places(self) -> Tensor:
+        """(V k,): where all views of these images are, view by view, as ``take`` understands it."""
+        return torch.cat([view * len(self.y) + self.rows for view in range(len(self.x))])
+
     def only(self, chosen: Tensor) -> Labelled:
         """Some of these images: positions in ``rows``, or a mask of it."""
         return self._replace(rows=self.rows[chosen])
@@ -54,15 +60,13 @@ class Labelled(NamedTuple):
         """The same images, by their centred view alone."""
         return self._replace(x=self.x[:1])
 
-    def piece(self, view: int, rows: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Features (m, D) float32 and labels (m,) of some images."""
-        return self.x[view, rows].to(device).float(), self.y[rows].to(device)
+    def take(self, places: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Features (m, D) float32 and labels (m,) of some of ``places``."""
+        return self.x.flatten(0, 1)[places].to(device).float(), self.y[places % len(self.y)].to(device)
 
     def pieces(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """All views of these images, view by view."""
-        for view in range(len(self.x)):
-            for rows in self.rows.split(PIECE):
-                yield self.piece(view, rows, device)
+        return (self.take(places, device) for places in self.places.split(PIECE))
 
 
 def labelled(x: Tensor, y: Tensor) -> Labelled:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from evaluation.axes import Axes, survey
-from evaluation.features import Function, Labelled, Scaler
+from evaluation.features import RUN, Function, Labelled, Scaler
 from evaluation.scores import Classifier, Fitted, score
 from evaluation.split import HELD_OUT, held_out
 from model.probe import MLPProbe, probe_loss
@@ -26,7 +26,7 @@ RATE, DECAY = 1e-3, 1e-2
 BATCH = 256
 EPOCHS = 20
 LEAST = 300  # steps, however few the images
-BLOCK = 8192  # rows that are read at a time and shuffled: files are read in long pieces
+BLOCK = 8192  # samples that are read at a time and shuffled
 SEED = 0
 
 
@@ -59,7 +59,7 @@ def choose_floor(
 def fit(train: Labelled, classes: int, prepare: Function, device: torch.device, total: int) -> Classifier:
     """A probe trained on all views of ``train``, prepared, for ``total`` steps; it classifies with the statistics of training."""
     torch.manual_seed(SEED)
-    width = prepare(train.piece(0, train.rows[:1], device)[0]).shape[1]
+    width = prepare(train.take(train.places[:1], device)[0]).shape[1]
     probe = MLPProbe(width, classes).to(device)
     optimizer = torch.optim.AdamW(probe.parameters(), RATE, weight_decay=DECAY, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / total)))
@@ -79,13 +79,16 @@ def steps(train: Labelled, epochs: float | None) -> int:
 
 
 def batches(train: Labelled, prepare: Function, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches without end: blocks of all views in random order, their rows shuffled; an image comes once a view in an epoch."""
+    """Batches without end: blocks of runs from all over the file, shuffled. An image comes once a view in an epoch.
+
+    So a batch of a set that is sorted by class has many classes, and a file is still read some hundred kilobytes at a time.
+    """
     generator = torch.Generator().manual_seed(SEED)
-    blocks = [(view, rows) for view in range(len(train.x)) for rows in train.rows.split(BLOCK)]
+    runs = train.places.split(RUN)
     while True:
-        for number in torch.randperm(len(blocks), generator=generator).tolist():
-            view, rows = blocks[number]
-            x, y = train.piece(view, rows, device)
+        drawn = torch.cat([runs[number] for number in torch.randperm(len(runs), generator=generator).tolist()])
+        for places in drawn.split(BLOCK):
+            x, y = train.take(places, device)
             order = torch.randperm(len(y), generator=generator).to(device)
             for batch in order.tensor_split(math.ceil(len(y) / BATCH)):  # of nearly equal sizes
                 if len(batch) > 1:  # batch normalisation needs two

@@ -10,6 +10,7 @@ import typer
 from engine import runs
 from engine.options import positive
 from errors import UsageError
+from evaluation import finetune
 
 Probes = Annotated[str, typer.Option("--probe", help="linear, mlp, knn, finetune, or several with commas.")]
 Run = Annotated[str | None, typer.Option(help="A run's name or path.", show_default="the latest")]
@@ -33,15 +34,20 @@ FeaturesOut = Annotated[
     Path | None, typer.Option("--features", help="Write r1, labels and keys of all images of --data: FILE.npz.")
 ]
 Protocol = Annotated[str, typer.Option(help="cached features, or the paper's: new views in every epoch; docs/probes.md.")]
-ProbeViews = Annotated[int, typer.Option("--views", min=0, help="Augmented views of each training image beside its centre.")]
+ProbeViews = Annotated[
+    int | None,
+    typer.Option("--views", min=0, help="Augmented views of each training image too, for linear and mlp.", show_default="none"),
+]
 Fraction = Annotated[str | None, typer.Option(help="Also with few labels: parts of them, as in 0.01,0.1.")]
 ProbeEpochs = Annotated[
-    float | None, typer.Option(callback=positive, help="Length of a probe's training.", show_default="the probe's")
+    float | None, typer.Option(callback=positive, help="Of mlp, finetune and --protocol paper.", show_default="the probe's")
 ]
 ProbeBatch = Annotated[
     int | None, typer.Option("--batch-size", min=2, help="Of fine-tuning and --protocol paper.", show_default="pretraining's")
 ]
-FinetuneRate = Annotated[float, typer.Option("--finetune-lr", callback=positive, help="Of the encoder.")]
+FinetuneRate = Annotated[
+    float | None, typer.Option("--finetune-lr", callback=positive, help="Of the encoder.", show_default=f"{finetune.RATE:g}")
+]
 Baselines = Annotated[bool, typer.Option(help="Random initialisation and raw pixels beside it.")]
 KeepFeatures = Annotated[bool, typer.Option("--keep-features", help="For the next time, in the run's features/.")]
 Report = Annotated[bool, typer.Option("--report", help="Write report.html into the run: all there is to see of it, in one page.")]

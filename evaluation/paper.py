@@ -7,6 +7,7 @@ Baselines are trained beside them, on the same views.
 from __future__ import annotations
 
 from typing import NamedTuple
+from zlib import crc32
 
 import torch
 from torch import Tensor, nn
@@ -43,26 +44,39 @@ def length(data: str, epochs: float | None) -> Length:
 
 
 class Beside(nn.Module):
-    """Classifiers of each contender's features, by (contender, probe); the mean losses of all are added up."""
+    """Classifiers of each contender's features, by (contender, probe); the mean losses of all are added up.
+
+    What one of them draws does not depend on the others, so that baselines may be left out.
+    """
 
     def __init__(self, contenders: list[Contender], probes: list[str], classes: int) -> None:
         super().__init__()
-        self.contenders, self.probes = contenders, probes
-        self.of = nn.ModuleDict(
-            {f"{each.name} {name}": MODULES[name](each.width, classes) for each in contenders for name in probes}
-        )
+        self.contenders, self.probes, self.step = contenders, probes, 0
+        self.of = nn.ModuleDict()
+        for each in contenders:
+            for name in probes:
+                draw_for(each, name, "weights")
+                self.of[f"{each.name} {name}"] = MODULES[name](each.width, classes)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         losses, y = [], image_by_image(y)
         for each in self.contenders:
             with torch.no_grad():
                 features = image_by_image(each.function(x))
-            losses += [probe_loss(self.of[f"{each.name} {name}"](features), y) for name in self.probes]
+            for name in self.probes:
+                draw_for(each, name, self.step)
+                losses.append(probe_loss(self.of[f"{each.name} {name}"](features), y))
+        self.step += 1
         return torch.stack(losses).sum()
 
     def classifiers(self) -> dict[tuple[str, str], Classifier]:
         self.eval()
         return {(each.name, name): self.of[f"{each.name} {name}"] for each in self.contenders for name in self.probes}
+
+
+def draw_for(contender: Contender, probe: str, what: str | int) -> None:
+    """Seeds torch's generator, on every rank alike."""
+    torch.manual_seed(crc32(f"{SEED} {contender.name} {probe} {what}".encode()))
 
 
 def image_by_image(rows: Tensor) -> Tensor:
@@ -80,7 +94,6 @@ def train_paper(
     precision: Precision,
 ) -> dict[tuple[str, str], Classifier]:
     """Trains ``probes`` (linear, mlp) on each contender's features; classifiers by contender and probe."""
-    torch.manual_seed(SEED)
     model = Beside(contenders, probes, classes).to(loader.device)
     optimizer = torch.optim.Adam(model.parameters(), RATE, BETAS, weight_decay=DECAY, fused=True)
 

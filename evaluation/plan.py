@@ -23,14 +23,14 @@ class Plan(NamedTuple):
     """The options of ``--probe``, by their names, and what they mean for each probe."""
 
     probes: list[str]
-    protocol: str = "cached"
-    views: int = 0
-    fractions: tuple[str, ...] = ()
-    epochs: float | None = None
-    finetune_rate: float = finetune.RATE
-    baselines: bool = True
-    keep: bool = False
-    batch: int | None = None
+    protocol: str
+    views: int
+    fractions: tuple[str, ...]
+    epochs: float | None
+    finetune_rate: float
+    baselines: bool
+    keep: bool
+    batch: int | None
 
     def tasks(self) -> list[Task]:
         """Every training of a probe."""
@@ -69,6 +69,38 @@ class Task(NamedTuple):
     contender: str
     probe: str
     fraction: str
+
+
+def make_plan(
+    probes: str,
+    protocol: str,
+    views: int | None,
+    fraction: str | None,
+    epochs: float | None,
+    finetune_rate: float | None,
+    baselines: bool,
+    keep: bool,
+    batch: int | None,
+) -> Plan:
+    """From the command's options; None is one that was not given.
+
+    Raises:
+        UsageError: one is no such thing, or of no use to any of the probes.
+    """
+    rate = finetune.RATE if finetune_rate is None else finetune_rate
+    how = parse_probes(probes), parse_protocol(protocol), views or 0, parse_fractions(fraction), epochs, rate
+    plan = Plan(*how, baselines, keep, batch)
+    ways = {plan.way(probe) for probe in plan.probes}
+    augmented, stepped = any(map(plan.views_of, plan.probes)), bool(ways - {"cached"})
+    for option, given, used, who in (
+        ("--views", views, augmented, "linear and mlp with --protocol cached"),
+        ("--probe-epochs", epochs, stepped or "mlp" in plan.probes, "mlp, finetune and --protocol paper"),
+        ("--batch-size", batch, stepped, "finetune and --protocol paper"),
+        ("--finetune-lr", finetune_rate, "finetune" in ways, "finetune"),
+    ):
+        if given and not used:
+            raise UsageError(f"{option} {given}: is of no use to --probe {','.join(plan.probes)}, only to {who}; leave it out")
+    return plan
 
 
 def parse_probes(text: str) -> list[str]:
@@ -111,6 +143,7 @@ def check_writable(run: Path, probes: list[str]) -> None:
         if path.is_dir():
             raise UserError(f"{path}: is a directory, and the results go to a file of that name; move it away")
     try:
+        run.mkdir(parents=True, exist_ok=True)  # of a checkpoint from elsewhere
         with tempfile.TemporaryFile(dir=run):
             pass
     except OSError as error:

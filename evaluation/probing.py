@@ -35,15 +35,16 @@ from evaluation.split import few
 from pipeline import Recipe, TwoViewLoader
 from pipeline.recipe_file import recipe_of
 
-VERSION = 2  # of what probes compute: baselines of another one are computed anew
+VERSION = 3  # of what probes compute: baselines of another one are computed anew
 
 TRAINERS: dict[str, Callable[..., Fitted]] = {"linear": train_linear, "mlp": train_mlp, "knn": train_knn}
 
 
-def probe(subject: Subject, plan: Plan, where: Place, console: Console, timeout: float = 600) -> None:
+def probe(subject: Subject, plan: Plan, where: Place, console: Console, timeout: float) -> None:
     """Trains and tests what is planned; rank 0 prints a table and writes the results into the run."""
+    less = ["--gpus 0"] if where.device.type == "cuda" else ["again with fewer programs beside it"]
     with subject.data:
-        with joined(where, timeout) as peers:
+        with joined(where, timeout) as peers, memory.explained([*less, "on a machine with more memory"]):
             probing = Probing(subject, plan, where, peers, console)
             probing.check_parts()
             probing.look()
@@ -243,6 +244,7 @@ class Probing:
             "fractions": {part: self.top1(Task(ENCODER, probe, part)) for part in self.plan.fractions},
             "fractions_random_init": {part: self.top1(Task(RANDOM, probe, part)) for part in self.plan.fractions},
             "fractions_raw_pixels": {part: self.top1(Task(RAW, probe, part)) for part in self.plan.fractions},
+            "fractions_images": {part: int(self.marked(part).sum()) for part in self.plan.fractions},
             "n_train": int((self.images.labels("train") >= 0).sum()),
             "protocol": self.plan.way(probe),
             "views": self.plan.views_of(probe),

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from engine import checkpoint
 from errors import explain
 from evaluation import probing
 from evaluation.baselines import Kept
-from tests.commands import write_sums
+from tests.commands import little_room, write_sums
 from tests.test_train import SMALL, run, train
 
 
@@ -121,6 +122,7 @@ def test_the_papers_protocol_and_fine_tuning(here):
         assert one["top1_random_init"] is not None
         assert (one["top1_raw_pixels"] is None) == (probe == "finetune")
         assert one["fractions"]["0.5"] is not None
+        assert one["fractions_images"] == {"0.5": 48}
     assert found(here, "finetune")["chosen"] == {"epochs": 1, "lr": 1e-3, "batch": 16}
 
 
@@ -200,7 +202,16 @@ def test_an_older_checkpoint_of_another_place(here):
     text, code = call("--probe", "knn", "--checkpoint", moved)
     assert code == 2
     assert "--run" in text
-    assert call("--probe", "knn", "--checkpoint", moved, "--run", "one", "--no-baselines") == ("", 0)
+    for other in ("one", "new"):
+        assert call("--probe", "knn", "--checkpoint", moved, "--run", other, "--no-baselines") == ("", 0)
+        assert (here.parent / other / "eval-knn.json").exists()
+
+
+def test_results_go_into_the_run_wherever_its_checkpoint_is_named_from(here, monkeypatch):
+    monkeypatch.chdir(here / "checkpoints")
+    assert call("--probe", "knn", "--checkpoint", "step-3", "--no-baselines") == ("", 0)
+    assert (here / "eval-knn.json").exists()
+    assert {path.name for path in (here / "checkpoints").iterdir()} <= {"step-2", "step-3"}
 
 
 def test_two_ranks_have_the_numbers_of_one(here):
@@ -280,6 +291,10 @@ def test_runs_beside_one_another(trained, monkeypatch):
         (["--fraction", "many"], "between 0 and 1"),
         (["--protocol", "mine"], "cached or paper"),
         (["--probe-epochs", "-1"], "not positive"),
+        (["--probe-epochs", "3"], "--probe-epochs 3.0: is of no use to --probe linear, only to mlp"),
+        (["--protocol", "paper", "--views", "2"], "--views 2: is of no use"),
+        (["--probe", "linear,mlp", "--finetune-lr", "0.1"], "only to finetune"),
+        (["--batch-size", "8"], "--batch-size 8: is of no use"),
         (["--curve", "--run", "nobody"], "metrics.jsonl"),
         (["--report", "--checkpoint", "runs/one/checkpoints/step-3"], "give --run instead"),
     ],
@@ -325,6 +340,17 @@ def test_features_that_are_not_finite(here):
     assert "not finite" in text
     assert not list((here).glob("eval-*"))
     assert not (here / "features").exists()
+    text, code = call("--features", "out.npz")
+    assert code == 1
+    assert "not finite" in text
+    assert not list(Path().glob("*out.npz*"))
+
+
+def test_a_disk_that_is_full_when_features_leave(here):
+    with little_room():
+        text, code = call("--features", "out.npz")
+    assert (text, code) == ("out.npz: File too large", 1)
+    assert not list(Path().glob("*out.npz*"))
 
 
 def test_an_unwritable_output(here, monkeypatch):

@@ -17,6 +17,7 @@ from evaluation.export import WRITERS, export
 from model import Encoder, EncoderConfig, load_encoder
 from pipeline.recipe_file import as_fields
 from pipeline.recipes import RECIPES
+from tests.commands import little_room
 
 
 @pytest.fixture(scope="module")
@@ -99,15 +100,27 @@ def test_the_card_says_what_goes_in_and_what_probes_found_of_these_weights(saved
     assert fields["input"]["std"] == [0.31, 0.24, 0.22]
 
 
-@pytest.mark.parametrize("suffix", ["safetensors", "pt2"])
-def test_what_fails_leaves_nothing(saved, tmp_path, monkeypatch, suffix):
-    def broken(*_):
-        raise OSError(28, "No space left on device", "x")
-
-    monkeypatch.setitem(WRITERS, f".{suffix}", broken)
-    with pytest.raises(OSError, match="No space"):
-        export(saved, tmp_path, tmp_path / f"encoder.{suffix}", averaged=False)
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_what_cannot_be_written_is_one_line_and_leaves_nothing(saved, tmp_path, suffix):
+    if suffix == ".onnx":
+        pytest.importorskip("onnxscript")
+    file = tmp_path / f"encoder{suffix}"
+    with little_room(), pytest.raises(UserError, match=f"{file}: could not be written") as error:
+        export(saved, tmp_path, file, averaged=False)
+    assert len(str(error.value).splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+@torch.no_grad()
+def test_onnx_with_its_weights_beside_it(saved, encoder, images, tmp_path, monkeypatch):
+    """As of models beyond what one file of ONNX may hold."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr("evaluation.export.PROTOBUF_LIMIT", 1)
+    written = export(saved, tmp_path, tmp_path / "encoder.onnx", averaged=False)
+    assert sorted(path.name for path in written) == [f"encoder.onnx{suffix}" for suffix in ("", ".data", ".json", ".md")]
+    session = onnxruntime.InferenceSession(str(tmp_path / "encoder.onnx"))
+    same(session.run(None, {"images": images.numpy()}), encoder(images))
 
 
 @pytest.mark.parametrize("name", ["encoder.pth", "encoder", "made.onnx"])

@@ -167,6 +167,20 @@ def test_tuned_logits_of_a_test_image_do_not_depend_on_the_others(photo_set, mon
     torch.testing.assert_close(seen[1], seen[0], rtol=1e-4, atol=1e-4)
 
 
+def test_a_paper_classifier_does_not_depend_on_those_beside_it(photo_set):
+    """Kept baselines are not trained again, and the encoder's numbers are the same with and without them."""
+
+    def weights(contenders, probes):
+        seen = images(photo_set)
+        loader = in_step.training_views(seen, RECIPE, torch.ones(96, dtype=torch.bool), 32)
+        found = paper.train_paper(seen, loader, contenders, probes, 2, paper.length("x", 1), EXACT)
+        return found["pixels", "mlp"].state_dict()
+
+    with_others = weights([PIXELS._replace(name="others"), PIXELS], ["linear", "mlp"])
+    alone = weights([PIXELS], ["mlp"])
+    assert all(torch.equal(alone[name], with_others[name]) for name in alone)
+
+
 def test_the_papers_classifiers_take_each_test_image_by_itself(photo_set):
     seen = images(photo_set)
     loader = in_step.training_views(seen, RECIPE, torch.ones(96, dtype=torch.bool), 32)

@@ -1,6 +1,7 @@
 """Probes on features whose answer is known."""
 
 from functools import partial
+from itertools import islice
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 
 from engine import precision
 from evaluation import features, knn, mlp
-from evaluation.axes import Axes, principal_axes, survey
+from evaluation.axes import Axes, principal_axes, survey, surveyed
 from evaluation.features import Labelled, Scaled, collect, fit_scaler, labelled, pixels, represent
 from evaluation.knn import train_knn
 from evaluation.linear import choose_penalty, fit, logits, objective, train_linear
@@ -88,7 +89,27 @@ def test_no_more_than_a_piece_is_in_float32(monkeypatch):
     monkeypatch.setattr(features, "PIECE", 7)
     monkeypatch.setattr(features, "KEPT", 0)
     sizes = [x.shape for x, _ in Scaled(blobs(20, 0, views=2), lambda x: x, CPU)]
-    assert sizes == [(7, 6), (7, 6), (6, 6)] * 2
+    assert sizes == [(7, 6)] * 5 + [(5, 6)]
+
+
+def test_a_set_that_is_sorted_by_class_is_seen_in_a_mixed_order(monkeypatch):
+    monkeypatch.setattr(mlp, "BLOCK", 512)
+    y = torch.arange(16).repeat_interleave(128)
+    train = labelled(torch.randn(2, len(y), 1), y)
+    drawn = [y for _, y in islice(mlp.batches(train, lambda x: x, CPU), 16)]
+    assert torch.equal(torch.cat(drawn).bincount(), torch.full((16,), 256))  # an epoch: each image once a view
+    assert all(len(labels.unique()) >= 4 for labels in drawn)
+
+
+def test_axes_are_of_samples_from_all_over_the_set(monkeypatch):
+    monkeypatch.setattr("evaluation.axes.SURVEYED", 640)
+    places = torch.arange(3, 2 * 5000)
+    found = surveyed(places)
+    assert len(found.unique()) == len(found) == 640 - 64 + (len(places) - 1) % 64 + 1
+    assert found[0] == 3
+    assert found[-1] == 9999
+    assert found.diff().max() < 1200
+    assert torch.equal(surveyed(places[:600]), places[:600])
 
 
 @every_probe
