@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -30,7 +31,8 @@ class Logs:
         keep(self.path, kept)
         self.size, self.waiting, self.failing = len(kept), "", False
         self.board: SummaryWriter | None = None
-        self.purge = resumed_at + 1 if resumed_at else None
+        self.purge: int | None = resumed_at + 1  # TensorBoard forgets what an earlier process has shown from there on
+        threading.excepthook = in_words
 
     def write(self, row: dict[str, Any]) -> None:
         self.waiting += as_line(row)
@@ -62,9 +64,12 @@ class Logs:
         self.attempt(self.append)
 
     def show(self, what: Callable[[SummaryWriter], object]) -> None:
-        """TensorBoard's part. A writer that has failed repeats its error for ever: another takes its place."""
+        """TensorBoard's part. A writer that has failed repeats its error for ever: another takes its place when there is room."""
+        if self.board is None and self.failing:
+            return
         try:
-            self.board = self.board or SummaryWriter(str(self.directory), purge_step=self.purge)
+            if self.board is None:
+                self.board, self.purge = SummaryWriter(str(self.directory), purge_step=self.purge), None
             what(self.board)
         except OSError as error:
             self.board = None
@@ -90,6 +95,12 @@ class Logs:
         if self.board:
             with suppress(OSError):  # it was told of when it was full
                 self.board.close()
+
+
+def in_words(failure: threading.ExceptHookArgs) -> None:
+    """For a thread that ends by an error: a traceback, but not for TensorBoard's on a full disk, which ``show`` tells of."""
+    if not (type(failure.thread).__name__ == "_AsyncWriterThread" and issubclass(failure.exc_type, OSError)):
+        threading.__excepthook__(failure)
 
 
 def keep(path: Path, kept: bytes) -> None:

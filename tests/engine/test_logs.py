@@ -1,11 +1,14 @@
 """A run's record survives a disk that is full, and a kill while it is begun."""
 
 import json
+import time
 
 import pytest
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator as PluginEventAccumulator
 
 from engine import logs
 from engine.logs import Logs, read_rows
+from tests.commands import little_room
 
 ROW = {"loss": 1.0, "loss_1t5": 1.0, "loss_1t7": 1.0, "loss_5t5": 1.0, "linear_top1": None, "mlp_top1": None}
 
@@ -78,6 +81,46 @@ def test_a_board_that_has_failed_is_made_anew(tmp_path, board, capsys):
     assert board.made == 2
     assert steps(tmp_path) == [20, 40, 60]
     assert "No space left" in capsys.readouterr().err
+
+
+def board_of(directory):
+    """Steps of the scalar ``loss`` that TensorBoard shows."""
+    found = PluginEventAccumulator(str(directory), size_guidance={"tensors": 0})
+    found.Reload()
+    return [each.step for each in found.Tensors("loss")]
+
+
+def test_tensorboard_shows_each_step_once_after_a_resume(tmp_path):
+    for resumed_at, steps_ in ((0, (20, 40, 60)), (30, (40, 60, 80)), (70, (80, 100))):
+        record = Logs(tmp_path, resumed_at)
+        for step in steps_:
+            record.write(row(step))
+        record.close()
+        time.sleep(1.1)  # files are told apart by the second they were begun in
+    assert board_of(tmp_path) == [20, 40, 60, 80, 100]
+
+
+def test_a_disk_that_is_really_full_is_one_warning_and_no_traceback(tmp_path, capsys):
+    """And what TensorBoard showed before stays, also after a resume."""
+    first = Logs(tmp_path, 0)
+    first.write(row(20))
+    first.close()
+    time.sleep(1.1)
+    record = Logs(tmp_path, 25)
+    record.write(row(40))
+    record.board.flush()
+    with little_room(100):
+        for step in range(60, 1000, 20):
+            record.write(row(step))
+            time.sleep(0.01)
+    record.write(row(1000))
+    time.sleep(1.1)
+    record.write(row(1020))
+    record.close()
+    assert steps(tmp_path) == list(range(20, 1021, 20))
+    errors = capsys.readouterr().err
+    assert errors.count("TRAINING GOES ON") == len(errors.splitlines()) == 1, errors
+    assert {20, 40, 1020} <= set(board_of(tmp_path))
 
 
 def test_a_run_goes_on_with_a_full_disk(tmp_path, board, monkeypatch):
