@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.parallel import from_all
 from model.amdim import Losses
-from model.collectives import add_up, world
+from model.collectives import add_up, rank, world
 
 LOSSES = ("loss", "loss_1t5", "loss_1t7", "loss_5t5", "regulariser", "loss_mixture", "probes")
 NAMES = (*LOSSES, "linear", "mlp", "labelled", "grad_norm")
@@ -43,7 +44,8 @@ class Meter:
 
         ``data_s`` and ``compute_s`` are seconds a step; accuracies are None without labels.
         """
-        values = dict(zip(NAMES, self.of_all_ranks().tolist(), strict=True))  # host sync
+        # A rank's losses are means over its images.
+        values = dict(zip(NAMES, (add_up(self.sums) / world()).tolist(), strict=True))  # host sync
         elapsed = time.perf_counter() - self.since
         linear, mlp, labelled = (values.pop(name) for name in ("linear", "mlp", "labelled"))
         row: dict[str, Any] = {name: value / self.count for name, value in values.items()}
@@ -57,13 +59,11 @@ class Meter:
         self.start()
         return row
 
-    def of_all_ranks(self) -> Tensor:
-        """The sums of all ranks, averaged: a rank's losses are means over its images."""
-        return add_up(self.sums) / world()
-
     def state_dict(self) -> dict[str, Tensor | int]:
-        return {"sums": self.of_all_ranks().cpu(), "count": self.count}
+        return {"sums": torch.stack(from_all(self.sums.cpu())), "count": self.count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.sums.copy_(state["sums"])
+        """Of as many ranks each goes on with its own sums, to the last bit; of another number all have their mean."""
+        sums = state["sums"].reshape(-1, len(NAMES))
+        self.sums.copy_(sums[rank()] if len(sums) == world() else sums.mean(0))
         self.count = state["count"]

@@ -28,7 +28,12 @@ def parallel(model: nn.Module, device: torch.device, compress: str = "off") -> n
     # A 1x1 kernel's gradient may say other strides for the same bytes.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     own = [device.index] if device.type == "cuda" else None
-    wrapped = DistributedDataParallel(model, own, forward_sync_buffers=False, gradient_as_bucket_view=True)
+    # After its first step DDP sorts gradients into other buckets, unless some may be unused, and the order in which gloo adds up
+    # follows: a resumed run would differ in its last bits. NCCL's overlap is worth more, and its bits are not promised.
+    steady = device.type == "cpu"
+    wrapped = DistributedDataParallel(
+        model, own, forward_sync_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=steady
+    )
     if compress == "bf16":
         wrapped.register_comm_hook(None, lambda _, bucket: in_bfloat16(bucket))
     return wrapped
