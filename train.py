@@ -204,7 +204,8 @@ def main(
     directory = runs.run_path(run) if run is not None else runs.default_run(shards.name, fields)
     if not where.started:
         named = [] if run is not None else ["--run", str(directory)]
-        raise typer.Exit(elastic.run_ranks(where.world, [*sys.argv, *named], max_restarts))
+        how = (0, "type the command again", False) if dry_run else (max_restarts,)
+        raise typer.Exit(elastic.run_ranks(where.world, [*sys.argv, *named], *how))
     console = make_console(quiet or where.rank > 0)
     advice = memory.advice(fields.settings.batch, where.world, recompute, precision.choose(amp, where.device).dtype is not None)
     with joined(where, timeout) as peers, memory.explained(advice), shards:
@@ -260,9 +261,7 @@ def train(trainer: Trainer, run: Path, resume: str, due: SaveTimer, peers: Peers
     if trainer.step >= trainer.config.steps:
         console.print(f"{run} is finished: {trainer.step:,} steps. {next_command(trainer, run)}", markup=False)
         return 0
-    stop = peers.stop = Stop(speaks=peers.world == 1)
-    if peers.rank == 0:
-        elastic.report(1)  # until all is saved
+    stop = peers.stop = Stop(speaks=peers.world == 1, launched=elastic.launched())
     with inhabited(run, trainer.config.as_dict(), trainer.step, begun.there) if peers.rank == 0 else nullcontext():
         trainer.join()
         announce_plan(trainer, run, console)

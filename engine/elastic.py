@@ -12,7 +12,8 @@ import os
 import signal
 import sys
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
@@ -54,7 +55,7 @@ def run_ranks(ranks: int, arguments: list[str], max_restarts: int, then: str = G
     signals = Signals(saves)
     for restart in range(max_restarts + 1):
         try:
-            code, lost = run_once(ranks, arguments, saves)
+            code, lost = run_once(ranks, arguments, signals)
         except SignalException:
             if saves:  # which was announced
                 warn(f"the ranks ended before they had saved; {then}, if there is one")
@@ -68,7 +69,7 @@ def run_ranks(ranks: int, arguments: list[str], max_restarts: int, then: str = G
     raise UserError(f"{lost}{after}; {then}")
 
 
-def run_once(ranks: int, arguments: list[str], saves: bool) -> tuple[int, str | None]:
+def run_once(ranks: int, arguments: list[str], signals: Signals) -> tuple[int, str | None]:
     """An exit code, or what became of the rank that was lost.
 
     Raises:
@@ -91,11 +92,12 @@ def run_once(ranks: int, arguments: list[str], saves: bool) -> tuple[int, str | 
             shutdown_timeout=STOP_SECONDS,
         )
         try:
-            elastic_launch(config, sys.executable)(*arguments)
+            with signals.heeded():
+                elastic_launch(config, sys.executable)(*arguments)
         except ChildFailedError as error:
             return verdict({rank: failure.exitcode for rank, failure in error.failures.items()})
         except SignalException:  # the agent has waited for the ranks, and does not tell how they ended
-            if not (saves and outcome.exists()):  # or the ranks had not begun, or not begun again
+            if not (signals.saves and outcome.exists()):  # or rank 0 had not begun, or was lost
                 raise
             return int(outcome.read_text() or 1), None
     return 0, None
@@ -140,16 +142,32 @@ class Signals:
     """Passes the first signal on to the ranks, which stop in their own time; the second ends them at once."""
 
     def __init__(self, saves: bool) -> None:
-        self.saves = saves
+        self.saves, self.agent = saves, False
         self.first: signal.Signals | None = None
         handle(self.note)
+
+    @contextmanager
+    def heeded(self) -> Iterator[None]:
+        """While there is an agent, which waits for the ranks that it passes a signal on to.
+
+        Raises:
+            SignalException: there was a signal, also before.
+        """
+        self.agent = True
+        try:
+            if self.first:
+                raise SignalException("before the ranks", self.first)
+            yield
+        finally:
+            self.agent = False
 
     def note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signal module's signature
         if self.first is None:
             self.first = signal.Signals(number)
             if self.saves:
                 say(number)
-            raise SignalException("passed on", self.first)  # which the agent waits for
+            if self.agent:
+                raise SignalException("passed on", self.first)
         if number == signal.SIGINT:
             for child in children():
                 os.killpg(child, signal.SIGKILL)

@@ -191,7 +191,8 @@ def end(peers: Peers, error: BaseException) -> NoReturn:
     if "--debug" in sys.argv:
         blurt(f"rank {peers.rank}{' lost another' if lost else ''}:\n{traceback.format_exc()}\n")
     flush_output()
-    elastic.report(1 if lost else code)
+    if not lost:
+        elastic.report(code)
     os._exit(code)
 
 

@@ -53,12 +53,20 @@ def watch(reader: int) -> None:
 
 
 class Stop:
-    """Remembers the first signal; ``code`` is the exit code it asks for (130, 143, 138, 129), or None."""
+    """Remembers the first signal; ``code`` is the exit code it asks for (130, 143, 138, 129), or None.
 
-    def __init__(self, speaks: bool = True) -> None:
+    Args:
+        speaks: whether it says what it does; of several ranks none does, but their launcher.
+        launched: whether a launcher passes signals on. It ends ranks itself at a second Ctrl-C, and a signal that was meant for
+            both, as `pkill` sends it, comes twice here.
+    """
+
+    def __init__(self, speaks: bool = True, launched: bool = False) -> None:
         self.code: int | None = None
-        self.speaks = speaks  # of several ranks none does, but their launcher
+        self.speaks, self.next = speaks, signal.SIG_IGN if launched else signal.SIG_DFL
         handle(self.note)
+        if launched:
+            return
         reader, writer = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(writer, False)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -66,7 +74,7 @@ class Stop:
 
     def note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signal module's signature
         # Not Python's handler, which would wait for the operation in hand: the system's.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, self.next)
         first, self.code = self.code is None, self.code or 128 + number
         if first and self.speaks:
             say(number)

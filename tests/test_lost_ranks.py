@@ -79,17 +79,33 @@ def test_a_rank_that_is_always_killed_is_given_up(photo_set, tmp_path):
         (signal.SIGTERM, 143, "rank 1"),
         pytest.param(signal.SIGINT, 130, "launcher", marks=pytest.mark.long),
         pytest.param(signal.SIGINT, 130, "rank 1", marks=pytest.mark.long),
+        pytest.param(signal.SIGINT, 130, "all", marks=pytest.mark.long),  # as pkill does
     ],
 )
 def test_a_signal_stops_all_ranks_after_the_same_step(undisturbed, photo_set, tmp_path, number, code, to):
     process, ranks = two_ranks(photo_set, tmp_path)
-    os.kill(process.pid if to == "launcher" else ranks[1], number)
+    for pid in {"launcher": [process.pid], "rank 1": ranks[1:], "all": [process.pid, *ranks]}[to]:
+        os.kill(pid, number)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == code, out
     assert out.count("stopped and saved at step") == 1
     assert gone(ranks)
     train(photo_set, "cut", *STEPS, "--procs", "2", cwd=tmp_path)
     assert losses(tmp_path / "runs" / "cut").equal(losses(undisturbed))
+
+
+@pytest.mark.long
+def test_a_rank_that_is_lost_while_all_stop_is_told_of(photo_set, tmp_path):
+    process, ranks = two_ranks(photo_set, tmp_path)
+    os.kill(ranks[1], signal.SIGSTOP)
+    os.kill(process.pid, signal.SIGTERM)
+    time.sleep(1)
+    os.kill(ranks[1], signal.SIGKILL)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 143
+    announced, lost = err.splitlines()
+    assert announced.startswith("SIGTERM: finishing this step and saving")
+    assert lost.startswith("warning: the ranks ended before they had saved; the same command goes on from the last checkpoint")
 
 
 @pytest.mark.long

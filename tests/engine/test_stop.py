@@ -30,6 +30,14 @@ def test_a_terminal_that_closes_ends_a_run_and_nohup_keeps_it_out(restored, capf
     assert stop.code is None
 
 
+def test_of_a_launched_rank_a_second_ctrl_c_is_the_launchers(restored, capfd):
+    stop = Stop(speaks=False, launched=True)
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGINT)
+    assert stop.code == 130
+    assert capfd.readouterr().err == ""
+
+
 def test_the_same_command_but_for_where_it_started():
     began = ["train.py", "--data", "my set", "--resume", "runs/a/checkpoints/step-5", "--run", "a"]
     assert same_command(began) == "python train.py --data 'my set' --run a"
