@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,8 +44,11 @@ def begin(trainer: Trainer, run: Path, resume: str) -> Begun:
     if saved:
         trainer.load(saved)
         return Begun(there, saved.path, saved.trainer["machine"], None)
-    init = trainer.config.init
-    return Begun(there, None, {}, None if init is None else start_from(trainer.model, init))
+    if (init := trainer.config.init) is None:
+        return Begun(there, None, {}, None)
+    source = start_from(trainer.model, init)
+    trainer.config = replace(trainer.config, init=str(source))  # the run that it is of may go on
+    return Begun(there, None, {}, source)
 
 
 def find_start(run: Path, config: Config, shards: list[str], resume: str) -> checkpoint.Checkpoint | None:

@@ -63,7 +63,8 @@ def save(
         shutil.rmtree(temporary, ignore_errors=True)
         if not isinstance(error, OSError | RuntimeError):
             raise
-        raise UserError(f"{final}: cannot be written ({first_line(error)}); the checkpoint before it is good") from error
+        left = "the checkpoint before it is good" if steps(root) else "nothing of this run is saved yet"
+        raise UserError(f"{final}: cannot be written ({first_line(error)}); {left}") from error
     for old in steps(root)[keep:]:
         remove(old)
     return final

@@ -73,7 +73,7 @@ Compress = Annotated[
     Literal["off", "bf16"], typer.Option(help="What gradients are sent between ranks in: bf16 halves the bytes.")
 ]
 MaxRestarts = Annotated[int, typer.Option(min=0, help="Restarts after ranks were lost, from the last checkpoint.")]
-Timeout = Annotated[float, typer.Option(min=1, help="Seconds to wait for a rank that does not answer.")]
+Timeout = Annotated[float, typer.Option(callback=positive, min=1, help="Seconds to wait for a rank that does not answer.")]
 Keep = Annotated[int, typer.Option(min=1, help="Checkpoints that are kept: the last ones.")]
 File = Annotated[  # what it holds stands where options' defaults do before the command begins
     Path | None,

@@ -215,5 +215,13 @@ def check_same(run: Path, changed: list[str]) -> None:
 def differences(own: dict[str, Any], saved: dict[str, Any]) -> list[str]:
     """Names of the fields in which two configurations differ; a field that is younger than ``saved`` had its default there."""
     settings = {each.name: each.default for each in fields(Preset)} | saved.get("settings", {})
-    changed = [name for name in own if name not in MAY_CHANGE | {"settings"} and own[name] != saved.get(name)]
+    changed = [name for name in own if name not in MAY_CHANGE | {"settings", "init"} and own[name] != saved.get(name)]
+    changed += [] if same_start(own["init"], saved.get("init")) else ["init"]
     return changed + [name for name, value in own["settings"].items() if value != settings.get(name)]
+
+
+def same_start(own: str | None, saved: str | None) -> bool:
+    """Whether ``--init`` names what a run started from: that checkpoint, or its run."""
+    if own is None or saved is None or own == saved:
+        return own == saved
+    return run_path(own, "--init") in (Path(saved), Path(saved).parent.parent)

@@ -81,7 +81,8 @@ def test_training_from_it(place, photo_set, original):
             assert torch.equal(before[name], after[name]), name
     assert after["encoder.to_1.2.num_batches_tracked"] == 1234 + 4
     assert torch.equal(after["linear.weight"], original.evaluator.block_glb_lin.block_forward[2].weight)
-    assert json.loads((place / "runs" / "on" / "config.json").read_text())["init"] == "runs/imported"
+    (source,) = (place / "runs" / "imported" / "checkpoints").iterdir()
+    assert json.loads((place / "runs" / "on" / "config.json").read_text())["init"] == f"runs/imported/checkpoints/{source.name}"
 
 
 def test_the_same_command_goes_on_without_the_source(place, photo_set, tmp_path, monkeypatch):

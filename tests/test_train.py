@@ -174,13 +174,15 @@ def test_a_broken_run_does_not_stop_another(photo_set, tmp_path):
 
 
 def test_going_back_to_an_earlier_checkpoint_leaves_the_later_ones_behind(undisturbed, photo_set, tmp_path):
-    train(photo_set, "back", "--steps", "45", "--save-every", "13", cwd=tmp_path)
+    train(photo_set, "back", "--steps", "45", "--save-every", "13", "--keep", "4", cwd=tmp_path)
     back = tmp_path / "runs" / "back"
     train(
         photo_set, "back", "--steps", "45", "--resume", "runs/back/checkpoints/step-45", cwd=tmp_path
     )  # finished: nothing to do
-    remove(back / "checkpoints" / "step-45")
-    train(photo_set, "back", "--steps", "45", "--resume", "runs/back/checkpoints/step-39", cwd=tmp_path)
+    again = train(photo_set, "back", "--steps", "45", "--resume", "runs/back/checkpoints/step-26", cwd=tmp_path)
+    for step in (39, 45):
+        assert f"step-{step}" in again.stderr
+    assert {path.name for path in (back / "checkpoints").iterdir()} >= {"step-26", "left-step-39", "step-45"}
     assert same_weights(back, undisturbed)
 
 
