@@ -1,4 +1,4 @@
-# AMDIM: `make` prints what there is. Every target sets the environment up first, which costs nothing when it is up to date.
+# AMDIM: `make` prints what there is. Most targets set the environment up first, which costs nothing when it is up to date.
 
 SHELL := /bin/bash
 PYTHON ?= python3

@@ -41,7 +41,7 @@ VARIANTS = {
     "adam-r1024-half-batch": ("--lr", "1.4e-3", "--config", "r1024.toml"),
     "adam-small-boxes": (*ADAM, "--config", "small-boxes.toml"),
     "adam-small-boxes-half-batch": ("--lr", "1.4e-3", "--config", "small-boxes.toml"),
-    "adam-large-boxes-half-batch": ("--lr", "1.4e-3", "--config", "large-boxes.toml"),
+    "adam-medium-boxes-half-batch": ("--lr", "1.4e-3", "--config", "medium-boxes.toml"),
     "adam-calm-colours": (*ADAM, "--config", "calm-colours.toml"),
     "adam-0.005": ("--lr", "5e-3"),
     "adamw-decay-0.05": (*ADAM, "--optimizer", "adamw", "--config", "decay.toml"),
@@ -56,7 +56,7 @@ FILES = {
     "decay.toml": "weight_decay = 0.05\n",
     "r1024.toml": "[encoder]\nembedding = 1024\n",
     "small-boxes.toml": "[views]\narea = [0.15, 1.0]\n",
-    "large-boxes.toml": "[views]\narea = [0.5, 1.0]\n",
+    "medium-boxes.toml": "[views]\narea = [0.3, 1.0]\n",
     "calm-colours.toml": "[views]\nbrightness = 0.2\ncontrast = 0.2\n",
 }
 AVERAGE = "adam, averaged 0.98"

@@ -1,4 +1,4 @@
-"""A moving average of the weights, which often serves a probe better than the last weights: ``--ema``.
+"""A moving average of the weights: ``--ema``. What probes make of it: docs/recipes.md.
 
 Running statistics of the normalisation are averaged as the weights are: each is the mean over the same recent steps, so the
 averaged encoder's maps are normalised by statistics of maps that such weights made. They are no statistics of its own maps, which

@@ -2,7 +2,7 @@
 
 The agent starts the ranks, watches them, ends the others when one fails, and passes signals on. Whether there is another start is
 decided here, and not by the agent's own ``max_restarts``, which would repeat a wrong option as often as a lost machine: what a
-rank has put into words (exit codes 1, 2, 130, 143) is final, what ended it from outside is not.
+rank has put into words (any exit code but LOST) is final, what ended it from outside is not.
 """
 
 from __future__ import annotations
