@@ -64,12 +64,15 @@ def test_shapes_beat_random_initialisation_and_raw_pixels(alone):
 @pytest.mark.long
 @pytest.mark.alone
 @pytest.mark.timeout(3000)
-def test_fashion_mnist_reaches_86_percent_and_3_points_more_when_fine_tuned(alone):
+def test_fashion_mnist_reaches_what_is_claimed_and_3_points_more_when_fine_tuned(alone):
+    """A little less than the means of three seeds in docs/results.md, whose spread is half a point."""
     need_fashion_mnist()
     learns.call("-m", "shards", "build", "fashion-mnist")
-    linear = learns.learn(Path("data/fashion-mnist"), Path("runs"), seed=1)["linear"]
+    found = learns.learn(Path("data/fashion-mnist"), Path("runs"), seed=0, baselines=False)
+    linear = found["linear"]
     assert linear["n_test"] == 10_000
-    assert linear["top1"] >= 0.86
-    run = Path("runs/fashion-mnist-seed1")
+    assert linear["top1"] >= 0.88
+    assert found["mlp"]["top1"] >= 0.905
+    run = Path("runs/fashion-mnist-seed0")
     learns.call("eval.py", "--probe", "finetune", "--probe-epochs", "4", "--no-baselines", "--run", str(run), "--gpus", "0")
     assert json.loads((run / "eval-finetune.json").read_text())["top1"] >= linear["top1"] + 0.03
