@@ -16,6 +16,7 @@ from rich.table import Table
 from errors import UsageError
 from evaluation.record import NAMES, TERMS, Record, read_record, terms, top1
 
+FILE = "compare.png"
 NONE = "–"
 LINES = ("-", "--", ":", "-.")  # a turn for each ten runs, as there are ten colours
 
@@ -29,7 +30,7 @@ def compare(directories: list[Path]) -> tuple[Table, Path]:
     if len(directories) < 2:
         raise UsageError("--compare: give two runs or more, as in --compare runs/a runs/b")
     found = named([read_record(each) for each in directories], directories)
-    return tabulate(found), draw(found, directories[0].parent / "compare.png")
+    return tabulate(found), draw(found, directories[0].parent / FILE)
 
 
 def named(found: list[Record], directories: list[Path]) -> list[Record]:

@@ -102,15 +102,18 @@ def see(images: Images, split: str, contenders: list[Contender], views: int) -> 
     with Progress(console=images.console, transient=True, disable=not images.console.is_terminal) as bar:
         task = bar.add_task(f"features of {split}", total=rounds)
         for view, loader in passes:
-            for rows, found in sweep(loader, contenders, images.peers):
-                for number, x in enumerate(found[: 1 + views - view], view):
+            for rows, found in sweep(loader, contenders, images.peers, min(loader.each, 1 + views - view)):
+                for number, x in enumerate(found, view):
                     yield number, rows, x
                 bar.advance(task)
 
 
 @torch.no_grad()
-def sweep(loader: EvalLoader, contenders: list[Contender], peers: Peers) -> Iterator[tuple[slice, list[list[Tensor]]]]:
-    """A batch of each rank at a time, put together in the order of the split: its rows, and of each view each contender's (m, D).
+def sweep(
+    loader: EvalLoader, contenders: list[Contender], peers: Peers, count: int = 1
+) -> Iterator[tuple[slice, list[list[Tensor]]]]:
+    """A batch of each rank at a time, put together in the order of the split: its rows, and each contender's (m, D) of each of
+    the first ``count`` views.
 
     Ranks take turns with the batches, so that a batch holds the same images whatever their number.
     """
@@ -118,7 +121,7 @@ def sweep(loader: EvalLoader, contenders: list[Contender], peers: Peers) -> Iter
     for first in range(0, n, step):
         _, views = next(mine, (n, [None] * loader.each))
         rows = slice(first, min(first + step, n))
-        yield rows, [[together(x, each, loader)[: rows.stop - first] for each in contenders] for x in views]
+        yield rows, [[together(x, each, loader)[: rows.stop - first] for each in contenders] for x in views[:count]]
         peers.reached(first)  # that this rank is alive
 
 

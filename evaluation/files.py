@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,7 +35,8 @@ class Files:
     def find(self, name: str) -> Tensor | None:
         """An array (V, n, D) that is there, and stays readable if somebody removes its file."""
         if name not in self.arrays and self.path(name).exists():
-            self.arrays[name] = torch.from_numpy(np.load(self.path(name), mmap_mode="c"))
+            with suppress(ValueError, EOFError):  # cut short, as by a copy that was broken off: it is made anew
+                self.arrays[name] = torch.from_numpy(np.load(self.path(name), mmap_mode="c"))
         return self.arrays.get(name)
 
     def path(self, name: str) -> Path:

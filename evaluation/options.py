@@ -11,6 +11,7 @@ from engine import runs
 from engine.options import positive
 from errors import UsageError
 from evaluation import finetune
+from evaluation.compare import FILE as COMPARED
 
 Probes = Annotated[str, typer.Option("--probe", help="linear, mlp, knn, finetune, or several with commas.")]
 Run = Annotated[str | None, typer.Option(help="A run's name or path.", show_default="the latest")]
@@ -62,4 +63,5 @@ def runs_to_compare(compare: bool, names: list[str] | None) -> list[Path]:
     names = names or []
     if not compare:
         raise UsageError(f"{names[0]}: an argument without its option; give --run {names[0]}, or --compare before runs")
-    return [runs.run_path(name.rstrip("/"), "--compare") for name in names]
+    named = [name.rstrip("/") for name in names if Path(name).name != COMPARED]  # `runs/*` has the picture of the last time, too
+    return [runs.run_path(name, "--compare") for name in named]

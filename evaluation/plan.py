@@ -50,8 +50,7 @@ class Plan(NamedTuple):
         """What of this plan decides a probe's numbers."""
         way = self.way(probe)
         longer = self.epochs if way != "cached" or probe == "mlp" else None
-        batch = self.batch if way != "cached" else None
-        return [way, self.views_of(probe), longer, self.finetune_rate if way == "finetune" else None, batch]
+        return [way, self.views_of(probe), longer, self.finetune_rate if way == "finetune" else None]
 
 
 class Subject(NamedTuple):

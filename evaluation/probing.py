@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 
 import torch
 from rich.console import Console
@@ -17,8 +17,9 @@ from torch import Tensor
 from engine import memory, precision
 from engine.group import joined
 from engine.launch import Place
-from engine.parallel import from_first
+from engine.parallel import from_all, from_first
 from engine.peers import Peers
+from errors import UserError
 from evaluation import finetune, in_step, paper, results
 from evaluation.baselines import Kept
 from evaluation.contenders import BASELINES, ENCODER, RANDOM, RAW, Contender, contender, identity, trained, untrained, weights_of
@@ -33,6 +34,7 @@ from evaluation.results import Result
 from evaluation.scores import Fitted, Scores, score
 from evaluation.split import few
 from pipeline import Recipe, TwoViewLoader
+from pipeline.backends import cores
 from pipeline.recipe_file import recipe_of
 
 VERSION = 3  # of what probes compute: baselines of another one are computed anew
@@ -43,16 +45,19 @@ TRAINERS: dict[str, Callable[..., Fitted]] = {"linear": train_linear, "mlp": tra
 def probe(subject: Subject, plan: Plan, where: Place, console: Console, timeout: float) -> None:
     """Trains and tests what is planned; rank 0 prints a table and writes the results into the run."""
     less = ["--gpus 0"] if where.device.type == "cuda" else ["again with fewer programs beside it"]
-    with subject.data:
-        with joined(where, timeout) as peers, memory.explained([*less, "on a machine with more memory"]):
+    explained = partial(memory.explained, [*less, "on a machine with more memory"])
+    with subject.data, explained():
+        with joined(where, timeout) as peers, explained():  # of several ranks an error ends here
             probing = Probing(subject, plan, where, peers, console)
+            probing.check_alike()
             probing.check_parts()
             probing.look()
             if where.world == 1:  # seconds, before what may take hours, and fail
                 probing.train_on_features()
             probing.train_in_step()
         if where.rank == 0:
-            if where.world > 1:  # the others are not kept waiting for what needs no images
+            if where.world > 1:  # the others are not kept waiting for what needs no images, and leave their cores
+                torch.set_num_threads(cores())
                 probing.train_on_features()
             probing.finish()
             warn_of_unseen(subject.data)
@@ -79,6 +84,7 @@ class Probing:
         self.scores: dict[Task, Scores] = {}
         self.results: dict[str, Result] = {}
         self.chosen: dict[Task, dict[str, float]] = {}
+        self.marked = lru_cache(self.mark)
         self.seconds = dict.fromkeys(plan.probes, 0.0)
 
     @cached_property
@@ -98,19 +104,41 @@ class Probing:
         """What decides a task's numbers."""
         seen = [self.images.identity(split) for split in ("train", "val")]
         whose = identity(task.contender, self.subject.saved)
-        return key(VERSION, whose, str(self.precision.dtype), seen, task.probe, task.fraction, self.plan.decides(task.probe))
+        how = [*self.plan.decides(task.probe), *self.stepped(task)]
+        return key(VERSION, whose, str(self.precision.dtype), seen, task.probe, task.fraction, how)
+
+    def stepped(self, task: Task) -> list[object]:
+        """What else decides what is trained in step: the batch as it will be, and the paper's length, a data set's own."""
+        if self.plan.way(task.probe) == "cached":
+            return []
+        batch = in_step.batch_for(self.images, int(self.marked(task.fraction).sum()), self.batch)
+        return [batch, paper.length(self.manifest.name, self.plan.epochs)]
 
     def doing(self, *ways: str) -> list[Task]:
         """What is to be trained in these ways."""
         return [task for task in self.missing if self.plan.way(task.probe) in ways]
 
+    def check_alike(self) -> None:
+        """
+        Raises:
+            UserError: ranks have found different checkpoints, as of a run that is being trained, or compute differently.
+        """
+        own = self.weights, str(self.precision.dtype), *self.images.identity("train"), *self.images.identity("val")
+        steps, found = from_all(self.subject.saved.trainer["step"]), from_all(own)
+        if len(set(found)) > 1:
+            seen = " and ".join(f"{step:,}" for step in sorted(set(steps)))
+            raise UserError(
+                f"{self.subject.run}: its ranks do not see the same checkpoint (step {seen}), images and precision; "
+                "name the checkpoint with --checkpoint"
+            )
+
     def check_parts(self) -> None:
         """
         Raises:
-            UsageError: a part of the labels is too small to train on in step: said before hours of work.
+            UsageError: a part of the labels cannot be trained on in step: said before hours of work.
         """
         for part in dict.fromkeys(task.fraction for task in self.doing("paper", "finetune")):
-            in_step.batch_for(self.images, int(self.marked(part).sum()), self.batch)
+            self.training_views(part, self.images.recipe)
 
     def look(self) -> None:
         """One pass over each split for all contenders whose features are to be read."""
@@ -179,7 +207,7 @@ class Probing:
         ways = memory.advice(loader.batch, self.images.where.world, recomputes=True, half=True)
         return memory.explained([way for way in ways if "--batch-size" in way] or ["a device with more memory"])
 
-    def marked(self, part: str) -> Tensor:
+    def mark(self, part: str) -> Tensor:
         """Which training images are trained on with a fraction of the labels: a mask (n,)."""
         y = self.images.labels("train")
         rows = (y >= 0).nonzero().flatten()
@@ -211,7 +239,8 @@ class Probing:
         if self.images.where.rank:
             return
         self.kept.put({self.key(task): scores.top1 for task, scores in self.scores.items() if task.contender != ENCODER})
-        left = {task.probe for task in self.missing if task.contender == ENCODER and task not in self.scores}
+        whole = [task for task in self.missing if (task.contender, task.fraction) == (ENCODER, WHOLE)]
+        left = {task.probe for task in whole if task not in self.scores}
         for probe in self.plan.probes:
             if probe not in left and self.results.get(probe) != (found := self.result(probe)):
                 self.results[probe] = found

@@ -30,8 +30,10 @@ def few(labels: Tensor, fraction: float) -> Tensor:
     Returns:
         (j,) ascending. The choice is drawn from a fixed seed, and larger fractions hold the images of smaller ones.
     """
-    classes = labels.unique()  # ids may be sparse: names without an image are no classes to share with
-    each = max(1, round(fraction * len(labels) / max(1, len(classes))))
+    # Ids may be sparse: names without an image are no classes to share with.
+    _, classes, counts = labels.unique(return_inverse=True, return_counts=True)
+    each = max(1, round(fraction * len(labels) / max(1, len(counts))))
     drawn = torch.randperm(len(labels), generator=torch.Generator().manual_seed(SEED))
-    chosen = [drawn[labels[drawn] == c][:each] for c in classes]
-    return torch.cat([labels.new_empty(0), *chosen]).sort().values
+    by_class = drawn[classes[drawn].argsort(stable=True)]
+    number = torch.arange(len(labels)) - (counts.cumsum(0) - counts).repeat_interleave(counts)  # within its class
+    return by_class[number < each].sort().values

@@ -8,13 +8,18 @@ import numpy as np
 import pytest
 import torch
 import typer
+from rich.console import Console
 from typer.testing import CliRunner
 
 import eval as evaluate
 from engine import checkpoint
+from engine.launch import place
+from engine.peers import Peers
 from errors import explain
 from evaluation import probing
 from evaluation.baselines import Kept
+from model import Encoder
+from pipeline.shard_set import ShardSet
 from tests.commands import little_room, write_sums
 from tests.test_train import SMALL, run, train
 
@@ -81,6 +86,74 @@ def test_what_takes_seconds_does_not_wait_for_what_takes_hours(here, monkeypatch
     assert found(here, "linear")["top1"] > 0
     assert found(here, "knn")["top1"] > 0
     assert not (here / "eval-finetune.json").exists()
+
+
+def test_a_part_of_the_labels_that_fails_costs_no_result_with_all(here, monkeypatch):
+    whole = probing.Probing.fine_tune
+
+    def fail(self, task):
+        if task.fraction != probing.WHOLE:
+            raise RuntimeError("out of luck with half of them")
+        whole(self, task)
+
+    monkeypatch.setattr(probing.Probing, "fine_tune", fail)
+    said, code = call("--probe", "finetune", "--fraction", "0.5", "--probe-epochs", "1", "--no-baselines")
+    assert (code, "out of luck" in said) == (1, True)
+    assert found(here, "finetune")["top1"] > 0
+    assert found(here, "finetune")["fractions"] == {"0.5": None}
+
+
+def test_a_part_of_the_labels_is_what_is_trained_on(here, monkeypatch):
+    cached, stepped = [], []
+    train_linear, views = probing.TRAINERS["linear"], probing.in_step.training_views
+    monkeypatch.setitem(probing.TRAINERS, "linear", lambda train, *more: cached.append(train) or train_linear(train, *more))
+    monkeypatch.setattr(probing.in_step, "training_views", lambda *how: stepped.append(int(how[2].sum())) or views(*how))
+    options = ("--fraction", "0.5", "--probe-epochs", "1", "--no-baselines")
+    assert call("--probe", "linear,finetune", *options) == ("", 0)
+    assert [len(train.labels) for train in cached] == [96, 48]
+    assert set(cached[1].rows.tolist()) < set(cached[0].rows.tolist())
+    assert stepped == [96, 48, 96, 48]  # for a check beforehand, and for training
+
+
+def test_ranks_that_see_different_checkpoints_are_told(here, monkeypatch):
+    monkeypatch.setattr(probing, "from_all", lambda own: [own, own + 1 if isinstance(own, int) else ("others", *own[1:])])
+    said, code = call("--probe", "knn")
+    assert "do not see the same checkpoint (step 3 and 4)" in said
+    assert code == 1
+
+
+def test_what_decides_a_baseline(here, photo_set, tmp_path):
+    """Another data set, probe, part, number of views, length, rate or batch is another number."""
+    other = photo_folder(tmp_path, {"train/a": 40, "train/b": 40, "val/a": 2, "val/b": 2}, size=40)
+
+    def key(data, probe, part=probing.WHOLE, *options):
+        text = {"--fraction": part} if part != probing.WHOLE else {}
+        arguments = [word for pair in ({"--probe": probe} | text).items() for word in pair] + list(map(str, options))
+        context = typer.main.get_command(evaluate.app).make_context("eval.py", arguments)
+        asked = context.params
+        names = ("probes", "protocol", "views", "fraction", "probe_epochs", "finetune_lr", "baselines", "keep_features", "batch")
+        plan = evaluate.make_plan(*(asked[name] for name in names))
+        saved = checkpoint.load(here / "checkpoints" / "step-3")
+        subject = evaluate.Subject(saved, here, ShardSet(data))
+        alone = probing.Probing(subject, plan, place(0), Peers(), Console(quiet=True))
+        return alone.key(probing.Task("random_init", probe, part))
+
+    keys = [
+        key(photo_set, "linear"),
+        key(other, "linear"),
+        key(photo_set, "mlp"),
+        key(photo_set, "linear", "0.5"),
+        key(photo_set, "linear", probing.WHOLE, "--views", 1),
+        key(photo_set, "mlp", probing.WHOLE, "--probe-epochs", 2),
+        key(photo_set, "linear", probing.WHOLE, "--protocol", "paper"),
+        key(photo_set, "finetune"),
+        key(photo_set, "finetune", probing.WHOLE, "--finetune-lr", 1e-4),
+        key(photo_set, "finetune", probing.WHOLE, "--batch-size", 8),
+        key(photo_set, "finetune", probing.WHOLE, "--probe-epochs", 2),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert key(photo_set, "finetune") == key(photo_set, "finetune", probing.WHOLE, "--batch-size", 16)  # what it is anyway
+    assert key(photo_set, "linear") == key(photo_set, "linear", probing.WHOLE, "--probe", "linear,mlp", "--probe-epochs", 2)
 
 
 def test_baselines_of_another_evaluation_meanwhile_are_kept(here):
@@ -192,6 +265,17 @@ def test_kept_features_serve_again_and_others_do_not(here, monkeypatch):
     monkeypatch.chdir(here.parent.parent)
     call("--probe", "linear", "--views", "1", "--no-baselines")  # of other views: made, and removed
     assert set((here / "features").iterdir()) == files
+    for path in files:
+        path.write_bytes(path.read_bytes()[:-100])  # as a copy that was broken off
+    assert call("--probe", "knn", "--keep-features", "--no-baselines") == ("", 0)
+    assert found(here, "knn")["top1"] == first["top1"]
+
+
+def test_no_view_is_encoded_in_vain(here, monkeypatch):
+    seen, whole = [], Encoder.represent
+    monkeypatch.setattr(Encoder, "represent", lambda self, x: seen.append(len(x)) or whole(self, x))
+    assert call("--probe", "linear", "--views", "1", "--no-baselines") == ("", 0)
+    assert sum(seen) == 2 * 96 + 24
 
 
 def test_an_older_checkpoint_of_another_place(here):
@@ -225,6 +309,19 @@ def test_two_ranks_have_the_numbers_of_one(here):
     result = run("eval.py", *arguments, "--gpus", "0", "--procs", "2", cwd=here.parent.parent)
     assert result.stdout.count("test images") == 1
     assert numbers() == alone
+
+
+@pytest.mark.long
+def test_two_ranks_train_in_step_as_one_does(here):
+    """Through the command; that the numbers are the same is tested beside their code, in float32."""
+    arguments = ("--probe", "linear,mlp,finetune", "--protocol", "paper", "--probe-epochs", "1", "--fraction", "0.5")
+    tops = []
+    for ranks in ("1", "2"):
+        run("eval.py", *arguments, "--no-baselines", "--run", "one", "--gpus", "0", "--procs", ranks, cwd=here.parent.parent)
+        tops.append(
+            [(found(here, probe)["top1"], found(here, probe)["fractions"]["0.5"]) for probe in ("linear", "mlp", "finetune")]
+        )
+    np.testing.assert_allclose(tops[1], tops[0], atol=4 / 24)  # near chance, where rounding moves some images
 
 
 def test_the_curve_is_a_picture(here):
@@ -278,6 +375,7 @@ def test_runs_beside_one_another(trained, monkeypatch):
 
     with Image.open(trained / "others" / "compare.png") as picture:
         assert picture.width > 800
+    assert invoke("--compare", "others/compare.png", "others/two", "runs/one") == table  # as a shell writes others/*
 
 
 @pytest.mark.parametrize(

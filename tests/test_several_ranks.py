@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from engine import checkpoint
+from engine.parallel import parallel
+from model import collectives
 from tests.commands import ROUNDING, difference, losses, train
+from tests.model.ranks import in_ranks
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +76,21 @@ def test_four_ranks_of_eight_images_are_one_of_32_for_fifty_steps(photo_set, tmp
     assert len(losses(four)) == 3
     assert difference(control, one) < 2e-2
     assert difference(four, one) < max(ROUNDING, 3 * difference(control, one))
+
+
+def reduced(compress):
+    """The gradient of a sum over rows that are 1 on rank 0 and 2 on rank 1, and 4 of them on each."""
+    torch.manual_seed(0)
+    model = torch.nn.Linear(64, 8)
+    wrapped = parallel(model, torch.device("cpu"), compress)
+    wrapped(torch.full((4, 64), 1.0 + collectives.rank())).sum().backward()
+    return model.weight.grad
+
+
+@pytest.mark.parametrize("compress", ["off", "bf16"])
+def test_gradients_are_the_mean_of_those_of_all_ranks(tmp_path, compress):
+    for grad in in_ranks(2, reduced, compress, directory=tmp_path):
+        torch.testing.assert_close(grad, torch.full((8, 64), 6.0), rtol=1e-2, atol=0)
 
 
 @pytest.mark.long

@@ -12,6 +12,8 @@ from engine import checkpoint
 from tests.commands import write_sums
 from tests.conftest import build
 from tests.forked import run_forked
+from tests.shards.conftest import build_quietly
+from tests.shards.test_build import numbered
 
 ROOT = Path(__file__).parent.parent
 # A recipe with colour, in half precision.
@@ -106,9 +108,16 @@ def test_maps_computed_again_give_the_same_bits(undisturbed, photo_set, tmp_path
     assert same_weights(tmp_path / "runs" / "lean", undisturbed)
 
 
+def test_images_without_labels_are_trained_on_too(tmp_path):
+    build_quietly(numbered(0, train=30, unlabeled=20, val=10), tmp_path / "set")
+    said = run("train.py", "--data", tmp_path / "set", *SMALL, "--run", "all", "--steps", "1", cwd=tmp_path).stdout
+    assert "50 images of train+unlabeled" in said
+
+
 def test_another_seed_another_loss(undisturbed, photo_set, tmp_path):
     train(photo_set, "other", "--steps", "45", "--seed", "1", cwd=tmp_path)
     assert losses(tmp_path / "runs" / "other") != losses(undisturbed)
+    assert final(tmp_path / "runs" / "other").trainer["loader"]["fingerprint"]["seed"] == 1
 
 
 def test_resumed_from_the_middle_equals_undisturbed(undisturbed, photo_set, tmp_path):

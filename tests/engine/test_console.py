@@ -1,6 +1,9 @@
 """The line of a log step."""
 
-from engine.console import describe
+from rich.console import Console
+
+from engine import console
+from engine.console import Progress, describe
 
 ROW = {
     "step": 40,
@@ -36,3 +39,13 @@ def test_several_ranks_with_a_known_peak_and_a_checkpoint():
     assert "800 images/s (100 a rank)  1234 GFLOP/s (41% of the peak)" in line
     assert line.endswith("1.50 GiB  saved 20  eta 0:01:05")
     assert "linear" not in line
+
+
+def test_the_time_to_the_end_is_at_the_pace_since_the_run_went_on(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    progress = Progress(100, Console(quiet=True))
+    now[0] = 50
+    progress.begin(40)
+    now[0] = 70
+    assert progress.remaining(60) == 40

@@ -54,6 +54,15 @@ def test_ranks_that_this_process_is_to_start(environment, gpus, procs, found):
     assert where.device.type == ("cuda" if gpus else "cpu")
 
 
+def test_slurm_with_uneven_machines_and_several_steps(environment):
+    for listed, node, here in (("4(x2),3", "2", 3), ("3,5(x2)", "2", 5), ("3,5(x2)", "0", 3)):
+        environment(SRUN | {"SLURM_STEP_TASKS_PER_NODE": listed, "SLURM_NODEID": node})
+        assert slurm.ranks() == (5, 8, 1, here)
+    assert slurm.address() == ("node003", 20077)
+    environment(SRUN | {"SLURM_STEP_ID": "3"})  # of the same job, at the same time
+    assert slurm.address() == ("node003", 20380)
+
+
 @pytest.mark.parametrize("variables", [TORCHRUN, SRUN])
 def test_ranks_that_a_launcher_started(environment, variables):
     environment(variables, gpus=4)

@@ -37,6 +37,25 @@ def test_every_data_set_has_a_preset(data, gpu):
     assert default_preset(data, gpu) in PRESETS
 
 
+def test_data_sets_have_the_presets_that_are_made_for_them():
+    found = {data: tuple(default_preset(data, gpu) for gpu in (True, False)) for data in NAMES[:5]}
+    assert found == {
+        "shapes": ("demo", "demo"),
+        "fashion-mnist": ("fashion-mnist", "fashion-mnist"),
+        "cifar10": ("cifar10-large", "laptop32"),
+        "cifar100": ("cifar10-large", "laptop32"),
+        "stl10": ("stl10", "laptop64"),
+    }
+
+
+def test_the_papers_numbers():
+    """Of github.com/Philip-Bachman/amdim-public: its optimizer for all, its milestones by data set."""
+    for name in ("imagenet-small", "imagenet-medium", "imagenet-large", "stl10", "cifar10-small", "cifar10-large"):
+        preset = PRESETS[name]
+        assert (preset.weight_decay, preset.beta1, preset.beta2, preset.clip) == (1e-5, 0.8, 0.999, 20)
+        assert preset.milestones == ((0.6, 0.9) if name.startswith("imagenet") else (250 / 300, 280 / 300))
+
+
 def test_photographs_get_the_papers_encoder_on_a_gpu_and_a_small_one_without():
     assert default_preset("imagenet", gpu=True) == "imagenet-small"
     assert PRESETS["imagenet-small"].encoder.width == 192

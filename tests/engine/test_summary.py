@@ -80,3 +80,9 @@ def test_the_means_say_what_serves_and_why():
         dict(summary.means(CPU, precision.choose("off", CPU), apex, EAGER))["optimizer"]
         == "Adam, apex's fused kernel (asked for)"
     )
+
+
+def test_a_dry_run_counts_the_images_that_are_left():
+    config = Config("data/x", "demo", PRESETS["demo"], 1000, 0, "auto", "10m")
+    row = {"images_per_s": 100.0, "data_s": 0.0, "compute_s": 0.1, "loss": 1.0}
+    assert "1,000 steps of 128 images would take 0:21:20" in summary.rehearsed(row, config, 1000, (1, 2))

@@ -2,6 +2,7 @@
 
 from functools import partial
 from itertools import islice
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -131,6 +132,29 @@ def test_views_of_an_image_are_held_out_together(monkeypatch):
     assert all(mask.shape == (60,) for mask in seen)
     for shown, held in zip(seen[::2], seen[1::2], strict=True):
         assert torch.equal(shown, ~held)
+
+
+def test_the_floor_is_chosen_by_images_that_were_not_trained_on(monkeypatch):
+    shown, tested = [], []
+    monkeypatch.setattr(mlp, "fit", lambda train, _, form, *__: shown.append(train) or form.args[2])
+    best = {0.1: 0.5, 0.01: 0.9, 0.001: 0.7}
+
+    def tell(floor, unseen, *_):
+        tested.append(unseen)
+        return SimpleNamespace(top1=best[floor])
+
+    monkeypatch.setattr(mlp, "score", tell)
+    train = blobs(300, 0, views=3)
+    assert train_mlp(train, 4, CPU).chosen == {"floor": 0.01}
+    *shorter, whole = shown
+    assert len(shorter) == len(tested) == 3
+    for some, others in zip(shorter, tested, strict=True):
+        assert (len(some.x), len(others.x)) == (3, 1)
+        assert not set(some.rows.tolist()) & set(others.rows.tolist())
+        assert len(some.rows) + len(others.rows) == 300
+    assert len(whole.rows) == 300
+    few = train.only(torch.arange(15))  # too few to choose by
+    assert train_mlp(few, 4, CPU).chosen == {"floor": mlp.FLOORS[0]}
 
 
 def test_the_linear_probe_equals_a_converged_reference():
