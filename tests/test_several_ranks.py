@@ -63,6 +63,7 @@ def test_another_number_of_ranks_goes_on(alone, two, photo_set, tmp_path, ranks)
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_four_ranks_of_eight_images_are_one_of_32_for_fifty_steps(photo_set, tmp_path, seed):
     """As nearly as one rank is itself with another number of threads; its short sibling is above.

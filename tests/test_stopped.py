@@ -125,6 +125,7 @@ def kill_in_a_start(data, cwd, ranks, rng):
 EACH = (kill_sometime, kill_in_a_write, kill_in_a_start)
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("how", "ranks", "seed"),
     [
