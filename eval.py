@@ -196,7 +196,7 @@ def main(
         return
     check(subject, plan)
     if not where.started:
-        raise typer.Exit(elastic.run_ranks(where.world, sys.argv, 0, "type the command again", saves=False))
+        raise typer.Exit(elastic.run_ranks(where.world, sys.argv, 0, saves=False))
     probe(subject, plan, where, make_console(quiet=where.rank > 0), timeout)
 
 

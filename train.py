@@ -204,8 +204,7 @@ def main(
     directory = runs.run_path(run) if run is not None else runs.default_run(shards.name, fields)
     if not where.started:
         named = [] if run is not None else ["--run", str(directory)]
-        how = (0, "type the command again", False) if dry_run else (max_restarts,)
-        raise typer.Exit(elastic.run_ranks(where.world, [*sys.argv, *named], *how))
+        raise typer.Exit(elastic.run_ranks(where.world, [*sys.argv, *named], 0 if dry_run else max_restarts, saves=not dry_run))
     console = make_console(quiet or where.rank > 0)
     advice = memory.advice(fields.settings.batch, where.world, recompute, precision.choose(amp, where.device).dtype is not None)
     with joined(where, timeout) as peers, memory.explained(advice), shards:

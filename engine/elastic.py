@@ -32,16 +32,16 @@ STOP_SECONDS = 600  # ranks that were told to stop finish a step and save; a sec
 
 
 GOES_ON = "the same command goes on from the last checkpoint"
+AGAIN = "type the command again"  # of what saves nothing
 
 
-def run_ranks(ranks: int, arguments: list[str], max_restarts: int, then: str = GOES_ON, saves: bool = True) -> int:
+def run_ranks(ranks: int, arguments: list[str], max_restarts: int, saves: bool = True) -> int:
     """Runs ``python`` with ``arguments`` in each of ``ranks`` processes until all have ended.
 
     Args:
         ranks: processes on this machine; they find their number in RANK, as under torchrun.
         arguments: the command, which after a loss is repeated, and ``restarted`` tells it so.
         max_restarts: how often.
-        then: what to do after that.
         saves: whether ranks save when they are told to stop; those that do not simply end.
 
     Returns:
@@ -58,7 +58,7 @@ def run_ranks(ranks: int, arguments: list[str], max_restarts: int, then: str = G
             code, lost = run_once(ranks, arguments, signals)
         except SignalException:
             if saves:  # which was announced
-                warn(f"the ranks ended before they had saved; {then}, if there is one")
+                warn(f"the ranks ended before they had saved; {GOES_ON}, if there is one")
             return 128 + (signals.first or signal.SIGTERM)
         if lost is None:
             return code
@@ -66,7 +66,7 @@ def run_ranks(ranks: int, arguments: list[str], max_restarts: int, then: str = G
         if restart < max_restarts:
             warn(f"{lost}; all ranks start again from the last checkpoint (restart {restart + 1} of {max_restarts})")
     after = f" once more after {max_restarts} restarts (--max-restarts)" if max_restarts else ""
-    raise UserError(f"{lost}{after}; {then}")
+    raise UserError(f"{lost}{after}; {GOES_ON if saves else AGAIN}")
 
 
 def run_once(ranks: int, arguments: list[str], signals: Signals) -> tuple[int, str | None]:

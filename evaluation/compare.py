@@ -47,10 +47,11 @@ def tabulate(found: list[Record]) -> Table:
     table.add_row("data", *(escape(each.data) or NONE for each in found))
     table.add_row("steps", *map(progress, found))
     table.add_row("images/s, median", *map(speed, found))
-    for name, title in {"loss": "", **TERMS}.items():
+    table.add_row("last loss", *(f"{each.rows[-1]['loss']:.3f}" if each.rows else NONE for each in found))
+    for name, title in TERMS.items():
         values = [last(each, name) for each in found]
         if set(values) != {NONE}:
-            table.add_row(f"last loss {title}".rstrip(), *values)
+            table.add_row(f"last loss {title}", *values)
     for probe in all_probes(found):
         cells = (escape(probed(each, probe)) for each in found)
         table.add_row(f"{NAMES.get(probe, probe)}, top-1", *cells)
@@ -59,10 +60,8 @@ def tabulate(found: list[Record]) -> Table:
 
 def last(each: Record, name: str) -> str:
     """The last value of a term, and whether it was trained."""
-    label = {"loss": ""}.get(name, terms(each.rows, each.config).get(name))
-    if not each.rows or label is None:
-        return NONE
-    return f"{each.rows[-1][name]:.3f}{label.removeprefix(TERMS.get(name, ''))}"
+    label = terms(each.rows, each.config).get(name)
+    return NONE if label is None else f"{each.rows[-1][name]:.3f}{label.removeprefix(TERMS[name])}"
 
 
 def probed(each: Record, probe: str) -> str:

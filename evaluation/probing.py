@@ -123,10 +123,10 @@ class Probing:
         Raises:
             UserError: ranks have found different checkpoints, as of a run that is being trained, or compute differently.
         """
-        own = self.weights, str(self.precision.dtype), *self.images.identity("train"), *self.images.identity("val")
-        steps, found = from_all(self.subject.saved.trainer["step"]), from_all(own)
-        if len(set(found)) > 1:
-            seen = " and ".join(f"{step:,}" for step in sorted(set(steps)))
+        images = [self.images.identity(split) for split in ("train", "val")]
+        found = from_all((self.subject.saved.trainer["step"], self.weights, str(self.precision.dtype), images))
+        if any(each != found[0] for each in found):
+            seen = " and ".join(f"{step:,}" for step in sorted({step for step, *_ in found}))
             raise UserError(
                 f"{self.subject.run}: its ranks do not see the same checkpoint (step {seen}), images and precision; "
                 "name the checkpoint with --checkpoint"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,26 @@ def photo_set(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("sets") / "photos"
     build("folder", "--src", str(photos), "--out", str(out), "--val", "0.2", "--workers", "1")
     return out
+
+
+@pytest.fixture(scope="session")
+def trained(photo_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a run of three steps, ``one``."""
+    from tests.test_train import train
+
+    cwd = tmp_path_factory.mktemp("trained")
+    train(photo_set, "one", "--steps", "3", cwd=cwd)
+    return cwd
+
+
+@pytest.fixture
+def here(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that run, in the working directory."""
+    shutil.copytree(trained / "runs", tmp_path / "runs")
+    for events in (tmp_path / "runs" / "one").glob("events*"):
+        events.unlink()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "runs" / "one"
 
 
 def build(*arguments: str) -> None:

@@ -48,7 +48,7 @@ def images():
     return torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
-def same(found, features):
+def assert_same(found, features):
     for ours, theirs in zip(found, features, strict=True):
         assert torch.as_tensor(ours).shape == theirs.shape
         torch.testing.assert_close(torch.as_tensor(ours), theirs, rtol=1e-4, atol=1e-5)
@@ -74,7 +74,7 @@ def test_onnx_agrees_for_any_batch(saved, encoder, images, tmp_path):
     session = onnxruntime.InferenceSession(str(tmp_path / "encoder.onnx"))
     assert [each.name for each in session.get_outputs()] == ["r1", "r5", "r7"]
     for count in (1, 2, 5):
-        same(session.run(None, {"images": images[:count].numpy()}), encoder(images[:count]))
+        assert_same(session.run(None, {"images": images[:count].numpy()}), encoder(images[:count]))
 
 
 @torch.no_grad()
@@ -82,7 +82,7 @@ def test_pt2_agrees_for_any_batch(saved, encoder, images, tmp_path):
     export(saved, tmp_path, tmp_path / "encoder.pt2", averaged=False)
     program = torch.export.load(tmp_path / "encoder.pt2").module()
     for count in (1, 2, 5):
-        same(program(images[:count]), encoder(images[:count]))
+        assert_same(program(images[:count]), encoder(images[:count]))
 
 
 def test_the_card_says_what_goes_in_and_what_probes_found_of_these_weights(saved, tmp_path):
@@ -120,7 +120,7 @@ def test_onnx_with_its_weights_beside_it(saved, encoder, images, tmp_path, monke
     written = export(saved, tmp_path, tmp_path / "encoder.onnx", averaged=False)
     assert sorted(path.name for path in written) == [f"encoder.onnx{suffix}" for suffix in ("", ".data", ".json", ".md")]
     session = onnxruntime.InferenceSession(str(tmp_path / "encoder.onnx"))
-    same(session.run(None, {"images": images.numpy()}), encoder(images))
+    assert_same(session.run(None, {"images": images.numpy()}), encoder(images))
 
 
 @pytest.mark.parametrize("name", ["encoder.pth", "encoder", "made.onnx"])

@@ -15,13 +15,7 @@ from PIL import Image
 from engine import checkpoint, runs
 from errors import UsageError, UserError
 from evaluation.contenders import weights_of
-from evaluation.report.chart import Line, chart, ticks
 from evaluation.report.collect import collect
-from evaluation.report.curves import begun
-from evaluation.report.facts import duration
-from evaluation.report.neighbours import look_up, votes
-from evaluation.report.probes import confusion
-from evaluation.report.projection import flatten
 from evaluation.report.write import write_report
 from pipeline.remote import find_set
 from pipeline.shard_set import ShardSet
@@ -162,14 +156,6 @@ def test_a_term_that_is_not_trained_is_called_so(photo_set, tmp_path):
         assert [each for each, _ in page.charts[0].legend] == ["1→5", name, "5→5", "mixture"]
 
 
-def test_a_run_that_went_on_from_another_one_has_its_own_steps(tmp_path):
-    rows = [row(step) for step in (5020, 5040, 5060)]
-    assert begun(rows) == [5000, 5020, 5040]
-    assert duration(rows) == "0:00:18"
-    assert begun([row(20), row(40)]) == [0, 20]
-    assert begun([row(1)]) == [0]
-
-
 def test_no_labels_and_one_split(photos, tmp_path):
     build("folder", "--src", str(photos), "--out", str(tmp_path / "bare"), "--unlabeled", "--workers", "1")
     text = page_of(make_run(tmp_path / "run", tmp_path / "bare", 0))
@@ -236,64 +222,6 @@ def test_features_that_are_not_numbers_are_not_shown(photo_set, tmp_path):
     }
     checkpoint.save(run / "checkpoints", 100, broken, saved.trainer, saved.config)
     assert "not finite" in page_of(run)
-
-
-def test_neighbours_and_their_votes():
-    gallery = torch.tensor([[1.0, 0.0], [0.9, 0.1], [-1.0, 0.2], [-0.8, -0.4]])
-    nearest, cosine = look_up(gallery, torch.tensor([[0.95, 0.04]]))
-    assert set(nearest[0, :2].tolist()) == {0, 1}
-    assert (np.diff(cosine) <= 0).all()
-    labels = np.array([[1, 0, 0], [2, 1, -1], [-1, -1, -1]])
-    assert votes(labels, np.array([[0.9, 0.8, 0.7]] * 3)).tolist() == [0, 2, -1]
-
-
-def test_confusions_are_of_the_true_class():
-    found = confusion({"linear": {"confusion": [[8, 2], [0, 5]], "classes": ["a", "b"]}}, None)
-    assert found.pairs == [("a", "b", (2, 0.2))]
-
-
-def test_many_classes_are_a_matrix():
-    counts = np.eye(100, dtype=int) * 9
-    counts[3, 4] = 1
-    found = confusion({"linear": {"confusion": counts.tolist(), "classes": [str(n) for n in range(100)]}}, None)
-    assert found.table is None
-    assert (found.matrix.width, found.matrix.height) == (600, 600)
-    assert found.pairs == [("3", "4", (1, 0.1))]
-
-
-def test_a_line_without_finite_points_is_left_out():
-    drawn = chart("t", [Line("a", [1, 2], [float("nan")] * 2), Line("b", [1, 2], [1.0, 2.0])], "step", "nats", "")
-    assert [name for name, _ in drawn.legend] == ["b"]
-
-
-def test_long_records_keep_what_sticks_out():
-    y = [100.0 + n % 7 for n in range(100_000)]
-    y[31_234], y[-1] = 12_345.0, 2_000.0
-    drawn = chart("t", [Line("a", list(range(100_000)), y)], "step", "images/s", "")
-    assert drawn.legend == [("a", "2,000")]
-    heights = [float(place) for place in re.findall(r"[ML][\d.]+ ([\d.]+)", drawn.svg.split('class="line')[1])]
-    assert 300 < len(heights) <= 402
-    assert sum(height < 100 for height in heights) == 1
-    assert len(drawn.svg) < 20_000
-
-
-def test_a_collapsed_encoder_is_one_point_of_the_map():
-    places, method = flatten(torch.ones(40, 8), 0)
-    assert np.isfinite(places).all()
-    assert method == "principal components"
-
-
-def test_ticks_are_round_and_inside():
-    for low, high in ((0, 1), (-3.2, 17), (1e-5, 4e-5), (900, 123456)):
-        found = ticks(low, high)
-        assert 2 <= len(found) <= 8
-        assert all(low - 1e-9 <= value <= high + 1e-9 for value in found)
-
-
-def test_a_chart_survives_one_point_and_what_is_not_finite():
-    svg = chart("t", [Line("a", [1], [2.0]), Line("b", [1, 2, 3], [1.0, float("nan"), 2.0])], "step", "<nats>", "").svg
-    assert "nan" not in svg.replace("nats", "")
-    assert "&lt;nats&gt;" in svg
 
 
 @needs_browser

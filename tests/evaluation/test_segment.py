@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from evaluation.agreement import best_iou, choose_foreground, iou, overlap
+from evaluation.agreement import best_iou, choose_foreground, iou, join, overlap
 from evaluation.masks import read_masks
 from evaluation.receptive import FIELDS, pool, upsample
 from evaluation.segmenters import Seen, mixture_posterior, segmenters
@@ -89,6 +89,16 @@ def test_agreement_of_quarters_with_a_half():
     labels, masks = quarters()
     assert overlap(masks.long(), masks, 2).rand.tolist() == [1]
     assert overlap(torch.zeros_like(labels), masks, 4).rand.tolist() == [0]
+
+
+def test_images_with_nothing_in_their_masks_are_left_out():
+    labels, masks = quarters()
+    both = join([overlap(labels, masks, 4), overlap(labels, torch.zeros_like(masks), 4)])
+    assert len(both.inside) == len(both.outside) == len(both.rand) == 1
+    assert best_iou(both).tolist() == [0.5]
+    assert choose_foreground(both).tolist() == [True, True, False, False]
+    none = join([overlap(labels, torch.zeros_like(masks), 4)])
+    assert not choose_foreground(none).any()
 
 
 def test_the_foreground_is_chosen_for_all_images_together():
