@@ -44,7 +44,13 @@ def undisturbed(photo_set, tmp_path_factory):
 
 def start(data, cwd, *more, **options):
     arguments = command("train.py", "--data", data, *SMALL, "--run", "cut", *STEPS, *more)
+    options = {"preexec_fn": heed_hangups} | options
     return subprocess.Popen(arguments, cwd=cwd, text=True, start_new_session=True, **options)
+
+
+def heed_hangups():
+    """These tests may run under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def wait_until(true, process):
@@ -207,6 +213,7 @@ def test_a_terminal_that_closes_saves(undisturbed, photo_set, tmp_path):
 
 
 def take_terminal():
+    heed_hangups()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
