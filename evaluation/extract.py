@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, NamedTuple
@@ -98,7 +99,7 @@ def see(images: Images, split: str, contenders: list[Contender], views: int) -> 
         return
     passes = [(0, images.loader(split))]
     passes += [(1 + 2 * epoch, images.loader(split, epoch)) for epoch in range(-(-views // 2))]
-    rounds = sum(len(range(0, len(loader.store), BATCH * world())) for _, loader in passes)
+    rounds = sum(math.ceil(len(loader) / world()) for _, loader in passes)
     with Progress(console=images.console, transient=True, disable=not images.console.is_terminal) as bar:
         task = bar.add_task(f"features of {split}", total=rounds)
         for view, loader in passes:

@@ -26,7 +26,7 @@ from pipeline.needs import Need, most_at_once, needs
 from pipeline.order import kept_order, steps_in_epoch
 from pipeline.recipes import Recipe
 from pipeline.shard_set import ShardSet, as_set
-from pipeline.store import Store
+from pipeline.store import Store, at_a_time
 
 MARGIN = 1.25  # of the room for shards, where few samples are kept
 
@@ -211,7 +211,7 @@ class EvalLoader:
         root: a shard set, or its directory.
         splits: the splits to read.
         recipe: the training recipe; its centred form is used, through the same decoder and resampling.
-        batch: images at a time.
+        batch: images at a time; fewer where these are so large that a batch would fill the memory (``at_a_time``).
         device: where views are delivered.
         pixels, prefetch: as for training.
         rank, world: this process and how many there are; each gets every ``world``-th batch.
@@ -233,11 +233,12 @@ class EvalLoader:
         world: int = 1,
         threads: int | None = None,
     ) -> None:
-        self.root, self.recipe, self.batch, self.device = as_set(root), recipe.centred(), batch, torch.device(device)
+        self.root, self.recipe, self.device = as_set(root), recipe.centred(), torch.device(device)
         self.pixels, self.prefetch = choose(pixels, self.device), prefetch
         self.rank, self.world, self.threads = rank, world, threads or cores()
         self.manifest = self.root.manifest
         self.store = Store(self.root, splits)
+        self.batch = at_a_time(self.store.sizes, batch)
 
     def __len__(self) -> int:
         return math.ceil(len(self.store) / self.batch)

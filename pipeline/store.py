@@ -17,6 +17,8 @@ from pipeline.shard_set import ShardSet, as_set
 from shards.index import key_of
 from shards.manifest import Shard
 
+DECODED = 2**30  # bytes that the images of a batch decode to, at most; a graph holds a few batches
+
 
 class Store:
     """The samples of some splits, numbered from 0 in the order of the manifest.
@@ -99,6 +101,19 @@ class Store:
         except UserError:  # what names it is damaged too, or not there
             key = f"{row + 1}, counted from the first,"
         return UserError(f"{self.set.path(self.shards[shard])}: the image of sample {key} {what}; {self.set.mend}")
+
+
+def at_a_time(sizes: np.ndarray, most: int) -> int:
+    """The largest of ``most``, half of it, a quarter, … with which no batch, in this order, decodes to more than DECODED bytes.
+
+    Args:
+        sizes: (n, 2) int, width and height of the images.
+        most: images at a time where they are small.
+    """
+    size = 3 * sizes.astype(np.int64).prod(1)
+    while most > 1 and len(size) and np.add.reduceat(size, np.arange(0, len(size), most)).max() > DECODED:
+        most //= 2
+    return most
 
 
 def shards_of(where: ShardSet, split: str) -> tuple[Shard, ...]:

@@ -53,7 +53,7 @@ class Eye:
     def centred(self, part: Part) -> Iterator[Tensor]:
         """The views of evaluation, (B, 3, S, S) at a time."""
         still = self.recipe.centred()
-        batches = [part.rows[start : start + BATCH] for start in range(0, len(part.rows), BATCH)]
+        batches = list(part.batches(BATCH))
         draws = [[centre_view(still, part.store.sizes[rows])] for rows in batches]
         return (views[0] for views in self.drawn(part, batches, draws, still))
 

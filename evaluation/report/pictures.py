@@ -49,7 +49,8 @@ def thumbnails(part: Part, recipe: Recipe, side: int = SIDE) -> np.ndarray:
     if not len(part.rows):
         return np.zeros((0, side, side, 3), np.uint8)
     shown = at_size(recipe, side).centred()
-    return render(part.store, part.rows, shown, [centre_view(shown, part.store.sizes[part.rows])])[0]
+    draw = lambda rows: render(part.store, rows, shown, [centre_view(shown, part.store.sizes[rows])])[0]  # noqa: E731
+    return np.concatenate([draw(rows) for rows in part.batches(len(part.rows))])
 
 
 def tiled(pixels: np.ndarray, columns: int) -> np.ndarray:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.remote import RemoteSet
 from pipeline.shard_set import ShardSet
-from pipeline.store import Store
+from pipeline.store import Store, at_a_time
 from shards.manifest import Manifest
 
 GALLERY, QUERIES = 4096, 1024  # at most: seconds for the small encoders on a CPU, and for the large ones on a GPU
@@ -29,6 +30,11 @@ class Part:
     def labels(self) -> np.ndarray:
         """(n,) int64, -1 unlabelled."""
         return self.store.labels[self.rows]
+
+    def batches(self, most: int) -> Iterator[np.ndarray]:
+        """The rows so many at a time, fewer where the images are large."""
+        count = at_a_time(self.store.sizes[self.rows], most)
+        return (self.rows[start : start + count] for start in range(0, len(self.rows), count))
 
     def take(self, which: np.ndarray) -> Part:
         return self.of(self.rows[which])

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 from errors import UsageError
-from pipeline import EvalLoader, TwoViewLoader
+from pipeline import EvalLoader, TwoViewLoader, store
 from pipeline.recipes import CIFAR32, IMAGENET128
+from pipeline.store import at_a_time
 from tests.pipeline.loaders import RECIPE, loader
 
 
@@ -144,6 +145,23 @@ def test_evaluation_reads_every_image_once_in_order(photo_set):
     assert torch.equal(torch.cat([y for _, y in batches]), torch.from_numpy(source.store.labels))
     again = torch.cat([x for x, _ in EvalLoader(photo_set, ["val"], RECIPE, batch=24)])
     torch.testing.assert_close(torch.cat([x for x, _ in batches]), again, rtol=0, atol=0)
+
+
+def test_fewer_large_images_are_decoded_at_a_time():
+    small, large = np.full((300, 2), 500), np.full((300, 2), 4000)
+    assert at_a_time(small, 256) == 256
+    assert at_a_time(large, 256) == 16  # of 48 MB each, in a gigabyte
+    assert at_a_time(np.concatenate([small, large[:30]]), 256) == 64
+    assert at_a_time(large[:1] * 10, 256) == 1
+    assert at_a_time(large[:0], 256) == 256
+
+
+def test_evaluation_of_large_images_sees_the_same(photo_set, monkeypatch):
+    whole = torch.cat([x for x, _ in EvalLoader(photo_set, ["val"], RECIPE)])
+    monkeypatch.setattr(store, "DECODED", 2**17)
+    parts = EvalLoader(photo_set, ["val"], RECIPE)
+    assert parts.batch < 24
+    torch.testing.assert_close(torch.cat([x for x, _ in parts]), whole, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("pixels", ["dali", "torch"])
