@@ -42,7 +42,7 @@ class Whitened(nn.Module):
     """
 
     mean: Tensor  # (R,)
-    whiten: Tensor  # (R, R), symmetric
+    whiten: Tensor  # (R, R), standardises, then whitens
 
     def __init__(self, features: int, classes: int) -> None:
         super().__init__()

@@ -6,6 +6,7 @@ Baselines are trained beside them, on the same views.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 from zlib import crc32
 
@@ -96,10 +97,12 @@ def train_paper(
     """Trains ``probes`` (linear, mlp) on each contender's features; classifiers by contender and probe."""
     model = Beside(contenders, probes, classes).to(loader.device)
     optimizer = torch.optim.Adam(model.parameters(), RATE, BETAS, weight_decay=DECAY, fused=True)
-
-    def schedule(step: int, steps: int) -> float:
-        rise = min(1.0, (step + 1) / min(WARMUP, max(1, steps // 10)))  # a short training has a short warm-up
-        return rise * 0.2 ** sum(step >= milestone * steps for milestone in lasts.milestones)
-
-    in_step.train(model, optimizer, loader, lasts.epochs, schedule, precision, images, " and ".join(probes))
+    rates = partial(schedule, lasts.milestones)
+    in_step.train(model, optimizer, loader, lasts.epochs, rates, precision, images, " and ".join(probes))
     return model.classifiers()
+
+
+def schedule(milestones: tuple[float, float], step: int, steps: int) -> float:
+    """The factor of RATE in update ``step`` (from 0) of ``steps``; a short training has a short warm-up."""
+    rise = min(1.0, (step + 1) / min(WARMUP, max(1, steps // 10)))
+    return rise * 0.2 ** sum(step >= milestone * steps for milestone in milestones)

@@ -192,6 +192,23 @@ def test_the_papers_classifiers_take_each_test_image_by_itself(photo_set):
             torch.testing.assert_close(among_others, classify(x[:1]), rtol=1e-4, atol=1e-4)
 
 
+def test_the_papers_classifiers_learn(photo_set):
+    """To name the classes of the centres of images of which they saw other views."""
+    seen = images(photo_set)
+    loader = in_step.training_views(seen, RECIPE, torch.ones(96, dtype=torch.bool), 16)
+    found = paper.train_paper(seen, loader, [PIXELS], ["linear", "mlp"], 2, paper.length("x", 40), EXACT)
+    x, y = next(iter(seen.loader("train")))
+    with torch.no_grad():
+        for classify in found.values():
+            assert (classify(pixels(x)).argmax(1) == y).float().mean() > 0.75
+
+
+def test_the_papers_rate_rises_and_falls_at_the_milestones():
+    rates = [paper.schedule((0.5, 0.75), step, 8000) for step in (0, 499, 3999, 4000, 5999, 6000, 7999)]
+    assert rates == pytest.approx([1 / 500, 1, 1, 0.2, 0.2, 0.04, 0.04])
+    assert paper.schedule((0.5, 0.75), 9, 100) == 1
+
+
 def test_only_kept_images_are_drawn(photo_set):
     keep = np.arange(96) % 3 == 0
     loader = TwoViewLoader(photo_set, ["train"], RECIPE, 8, keep=keep)
