@@ -14,7 +14,8 @@ import math
 import os
 import threading
 import time
-from typing import NoReturn
+from collections.abc import Iterator
+from typing import NoReturn, TypeVar
 
 import torch.distributed as dist
 
@@ -22,7 +23,10 @@ from engine.elastic import LOST
 from engine.stop import Stop
 from errors import blurt, program
 
+T = TypeVar("T")
+COMPUTING, WAITING = "computing", "waiting for the images of"
 PERIOD = 0.25  # seconds between two looks at the store
+GONE = "the store at which the ranks meet is gone, and with it rank 0 or the launcher: what they said last says why"
 GRACE = 30  # seconds that a launcher has to end the others after one has failed
 
 
@@ -39,6 +43,7 @@ class Peers:
         self.rank, self.world, self.store, self.timeout = rank, world, store, timeout
         self.stop: Stop | None = None  # a rank that was told to stop does not complain of others that have gone
         self.step, self.moved = 0, time.monotonic()  # when a step was finished last
+        self.doing = COMPUTING  # what, in words that a step's number ends
         self.wishes: list[str] = []
         self.round, self.beats, self.asked = 0, 0, False
         self.failing: float | None = None  # since when another rank has said that it ends
@@ -66,6 +71,14 @@ class Peers:
             word, self.agreed = self.agreed[1], None
             return word
 
+    def told_of(self, batches: Iterator[T]) -> Iterator[T]:
+        """The same, and what a rank does of it is known to the others."""
+        while True:
+            self.doing = WAITING
+            batch = next(batches)
+            self.doing = COMPUTING
+            yield batch
+
     def listen(self) -> None:
         """The thread."""
         assert self.store is not None
@@ -75,7 +88,7 @@ class Peers:
                 self.take_part(self.store)
         except dist.DistError:
             if not self.closing.is_set():
-                self.give_up(f"rank {self.rank}: the store at which the ranks meet is gone, and with it rank 0 or the launcher")
+                self.give_up(f"rank {self.rank}: {GONE}")
 
     def watch(self, store: dist.Store) -> None:
         """Says that this rank is alive, and ends it where that is of no use any more."""
@@ -94,7 +107,7 @@ class Peers:
     def beat(self) -> None:
         assert self.store is not None
         self.beats += 1
-        self.store.set(f"beat/{self.rank}", f"{self.beats} {self.step}")
+        self.store.set(f"beat/{self.rank}", f"{self.beats} {self.step} {self.doing}")
 
     def take_part(self, store: dist.Store) -> None:
         """Puts this rank's wish forward, and answers one that is on the table."""
@@ -119,7 +132,9 @@ class Peers:
     def silence(self, error: str = "") -> str:
         """Who does not answer, in a sentence; where all do, ``error``, or that time is over. Takes a few seconds."""
         before = self.heard()
-        time.sleep(12 * PERIOD)
+        for _ in range(12):
+            time.sleep(PERIOD)
+            self.beat()  # the others may be asking the same of this one
         after = self.heard()
         gone = [rank for rank in range(self.world) if after[rank] == before[rank] and rank != self.rank]
         last = {rank: beat[1] if beat else "0" for rank, beat in after.items()}
@@ -127,17 +142,19 @@ class Peers:
             named = " and ".join(f"rank {rank} (last heard of after step {last[rank]})" for rank in gone)
             return f"rank {self.rank} waits at step {self.step + 1} for {named}; see what became of that process or its machine"
         if error:
-            return f"rank {self.rank}: {error} (all {self.world} ranks answer)"
+            return f"rank {self.rank}: {error} (all {self.world} ranks answer: {whereabouts(after)})"
         return (
-            f"rank {self.rank}: no step was finished in {self.timeout:.0f} s, though all {self.world} ranks answer "
-            f"(they are after steps {', '.join(last.values())}); --timeout allows longer steps"
+            f"rank {self.rank}: no step was finished in {self.timeout:.0f} s, though all {self.world} ranks answer: "
+            f"{whereabouts(after)}; --timeout allows longer steps"
         )
 
     def heard(self) -> dict[int, list[str] | None]:
-        """Of each rank the number of its beats so far and its step; None if it has never been heard."""
+        """Of each rank the number of its beats so far, its step, and what it does; None if it has never been heard."""
         assert self.store is not None
         keys = {rank: f"beat/{rank}" for rank in range(self.world)}
-        return {rank: self.store.get(key).decode().split() if self.store.check([key]) else None for rank, key in keys.items()}
+        return {
+            rank: self.store.get(key).decode().split(" ", 2) if self.store.check([key]) else None for rank, key in keys.items()
+        }
 
     def claim(self, text: str) -> bool:
         """Whether this rank is the one to print an error: the first that has one."""
@@ -164,3 +181,17 @@ class Peers:
         self.closing.set()
         if self.store is not None:
             self.thread.join()
+
+
+def whereabouts(heard: dict[int, list[str] | None]) -> str:
+    """What each rank does, those that do the same together: ``rank 3 is waiting for the images of step 8``."""
+    groups: dict[str, list[int]] = {}
+    for number, (_, step, doing) in ((number, beat) for number, beat in heard.items() if beat):
+        groups.setdefault(f"{doing} step {int(step) + 1:,}", []).append(number)
+    rarest = sorted(groups.items(), key=lambda each: len(each[1]))
+    return " and ".join(f"{named(numbers)} {doing}" for doing, numbers in rarest)
+
+
+def named(numbers: list[int]) -> str:
+    """``rank 3 is``, or ``ranks 0, 1, 2 are``."""
+    return f"rank {numbers[0]} is" if len(numbers) == 1 else f"ranks {', '.join(map(str, numbers))} are"

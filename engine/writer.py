@@ -36,18 +36,29 @@ class Writer:
     nothing with a number that is no number is written. The thread ends with the process, however that ends; a checkpoint that is
     half-written then has no name of one.
 
+    Where others wait for this process, it waits for no disk longer than they would for it: a save that comes while the last one
+    is still being written is left out, with a warning.
+
     Args:
         root: where checkpoints go.
         record: the run's log. A checkpoint should not outlive the rows before it, which are on the disk when it is.
         config: the run's, saved in each.
         keep: how many are kept.
         saved: a checkpoint that is on the disk already.
+        patience: the most seconds that a save waits for the one before it; None waits for ever.
     """
 
     def __init__(
-        self, root: Path, config: dict[str, Any], keep: int = 2, saved: Path | None = None, record: Path | None = None
+        self,
+        root: Path,
+        config: dict[str, Any],
+        keep: int = 2,
+        saved: Path | None = None,
+        record: Path | None = None,
+        patience: float | None = None,
     ) -> None:
         self.root, self.config, self.keep, self.saved, self.record = root, config, keep, saved, record
+        self.patience = patience
         self.last: Written | None = None
         self.told: Written | None = None
         self.thread: Thread | None = None
@@ -72,6 +83,11 @@ class Writer:
             NotFinite: the state before this one held what is no number.
         """
         began = began or time.perf_counter()
+        if self.thread:
+            self.thread.join(self.patience)
+            if self.thread.is_alive():
+                warn(f"step {step:,} is not saved: the disk is still busy with the last save; a longer --save-every helps")
+                return
         self.settle()
         self.copied = snapshot({"weights": weights, "trainer": trainer}, self.copied)
         self.thread = Thread(target=self.write, args=(step, time.perf_counter() - began), daemon=True)

@@ -87,11 +87,46 @@ def test_a_rank_that_no_longer_beats_is_named_with_its_last_step(two):
     two[1].reached(41)
     while not two[0].heard()[1] or two[0].heard()[1][1] != "41":
         pass
-    assert "no step was finished in 60 s, though all 2 ranks answer" in two[0].silence()
-    assert two[0].silence("it broke") == "rank 0: it broke (all 2 ranks answer)"
+    assert "no step was finished in 60 s, though all 2 ranks answer: rank" in two[0].silence()
+    assert two[0].silence("it broke").startswith("rank 0: it broke (all 2 ranks answer: rank")
     two[1].leave()
     two[0].reached(42)
     assert two[0].silence().startswith("rank 0 waits at step 43 for rank 1 (last heard of after step 41)")
+
+
+@pytest.mark.timeout(60)
+def test_a_rank_that_answers_but_hangs_is_named_with_what_it_does(two):
+    """Its thread goes on to beat while its images do not come, as from a disk that does not answer."""
+    for rank in two:
+        rank.reached(41)
+    batches = two[1].told_of(iter(["first"]))
+    assert next(batches) == "first"
+    assert two[1].doing == module.COMPUTING
+    two[1].doing = module.WAITING
+    words = two[0].silence()
+    assert "rank 1 is waiting for the images of step 42" in words
+    assert "rank 0 is computing step 42" in words
+
+
+def test_what_most_ranks_do_is_said_last():
+    heard = {0: ["9", "7", "computing"], 1: ["9", "7", "computing"], 2: ["8", "6", "waiting for the images of"], 3: None}
+    assert module.whereabouts(heard) == "rank 2 is waiting for the images of step 7 and ranks 0, 1 are computing step 8"
+
+
+@pytest.mark.timeout(60)
+def test_two_ranks_that_ask_at_once_hear_each_other(two, monkeypatch):
+    """Each sleeps meanwhile in the thread that beats for it."""
+    for rank in two:
+        rank.reached(3)
+        rank.closing.set()
+        rank.thread.join()
+    found = {}
+    threads = [threading.Thread(target=lambda each=each: found.update({each.rank: each.silence()})) for each in two]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all("all 2 ranks answer" in words for words in found.values()), found
 
 
 @pytest.mark.timeout(60)

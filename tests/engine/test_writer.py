@@ -63,6 +63,17 @@ def test_a_second_save_waits_for_the_first(tmp_path, weights, gate):
     assert writer.last.step == 2
 
 
+def test_a_save_that_others_would_wait_for_is_left_out_while_the_disk_is_busy(tmp_path, weights, gate, capsys):
+    with Writer(tmp_path, CONFIG, patience=0.1) as writer:
+        writer.save(1, weights, state(1))
+        writer.save(2, weights, state(2))
+        assert "step 2 is not saved: the disk is still busy" in capsys.readouterr().err
+        gate.set()
+        writer.thread.join()
+        writer.save(3, weights, state(3))
+    assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-3", "step-1"]
+
+
 def test_sizes_and_times_are_told_once_and_stay_in_the_record(tmp_path, weights):
     with Writer(tmp_path, CONFIG) as writer:
         assert set(writer.row().values()) == {None}
@@ -108,6 +119,23 @@ def test_a_full_disk_is_a_warning_and_then_there_is_room(tmp_path, weights, monk
         full = False
         writer.finish(4, weights, state(4))
     assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-4"]
+
+
+def test_the_next_save_tries_again(tmp_path, weights, monkeypatch, capsys):
+    write_all, broken = checkpoint.write, [OSError(28, "No space left on device")]
+
+    def write(*arguments):
+        if broken:
+            raise broken.pop()
+        write_all(*arguments)
+
+    monkeypatch.setattr(checkpoint, "write", write)
+    with Writer(tmp_path, CONFIG) as writer:
+        writer.save(1, weights, state(1))
+        writer.save(2, weights, state(2))
+        writer.settle()
+        assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-2"]
+    assert "TRAINING GOES ON" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
