@@ -17,6 +17,14 @@ from typing import NoReturn
 
 import typer
 
+SHORTAGES = (
+    "an't allocate ",
+    "out of memory",
+    "CUDA allocation",
+    "STATUS_ALLOC_FAILED",
+)  # torch's, CUDA's, DALI's, its libraries'
+GPU_FAULTS = ("CUDA error", "CUDA runtime", "CUDA driver")
+
 
 class UserError(Exception):
     """Something the user can mend; its text is the whole message."""
@@ -39,7 +47,8 @@ def run_app(app: typer.Typer, program: str, before_failing: Callable[[], None] =
     except Exception as error:
         if "--debug" in sys.argv:
             raise
-        before_failing()
+        with suppress(KeyboardInterrupt):
+            before_failing()
         fail(program, *explain(error))
     leave(code if isinstance(code, int) else 0)
 
@@ -52,10 +61,20 @@ def explain(error: Exception) -> tuple[str, int]:
         return f"{error.format_message().rstrip('.')} (see --help)", 2
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}", 1
-    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-        return "out of memory; try a smaller --batch-size, or a smaller --preset", 1
-    first = (str(error).splitlines() or [""])[0]
-    return f"unexpected {type(error).__name__}: {first} (run again with --debug for the traceback)", 1
+    if is_shortage(error):
+        return "out of memory; try again with fewer programs beside it, or on a machine with more (--debug shows where)", 1
+    return f"unexpected {type(error).__name__}: {first_line(error)} (run again with --debug for the traceback)", 1
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether an allocation failed; torch's CPU allocator, DALI and CUDA's libraries have no class of error for it."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or any(words in str(error) for words in SHORTAGES)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without the pages that some libraries add; its kind where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def redacted(text: str) -> str:

@@ -43,6 +43,7 @@ from evaluation.contenders import weights_of
 from evaluation.curve import draw_curve
 from evaluation.export import export as export_encoder
 from evaluation.features_file import write_features
+from evaluation.modes import check_modes
 from evaluation.plan import Subject, check, check_writable, make_plan
 from evaluation.probing import probe
 from evaluation.record import recorded
@@ -50,18 +51,9 @@ from evaluation.report.collect import Find
 from evaluation.report.write import write_report
 from evaluation.segment import segment
 from evaluation.segment_figure import draw_segments
+from evaluation.segmenters import NAMES
 from pipeline.remote import find_set
 from pipeline.shard_set import ShardSet
-
-METHODS = {
-    "mixture": "mixture's posterior",
-    "random": "random posterior",
-    "kmeans_r7": "k-means on r7",
-    "kmeans_r7_by_image": "k-means on r7, each image by itself",
-    "kmeans_colour": "k-means on the locations' mean colours",
-    "kmeans_colour_by_image": "the same, each image by itself",
-    "kmeans_pixels_by_image": "k-means on the pixels of each image, not 7x7",
-}
 
 
 def import_original(file: Path | None, out: str | None, console: Console) -> None:
@@ -92,7 +84,7 @@ def measure_segments(subject: Subject, where: Place, console: Console) -> None:
     console.print(words, markup=False)
     table = Table("K = " + str(found.posterior.shape[1]), "IoU, best", "IoU, fixed", "ARI")
     for name, scores in found.scores.items():
-        table.add_row(METHODS[name], *("" if value is None else f"{value:.3f}" for value in scores.values()))
+        table.add_row(NAMES[name], *("" if value is None else f"{value:.3f}" for value in scores.values()))
     console.print(table)
     console.print(f"figure: {draw_segments(found, run)}")
 
@@ -139,6 +131,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 @app.command(help=__doc__)
 def main(
+    ctx: typer.Context,
     compared: options.Compared = None,
     probes: options.Probes = "linear",
     run: options.Run = None,
@@ -169,6 +162,7 @@ def main(
     debug: Debug = False,
 ) -> None:
     console = make_console()
+    check_modes(ctx)
     if imported is not None or out is not None:
         import_original(imported, out, console)
         return

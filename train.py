@@ -27,8 +27,8 @@ import typer
 from rich.console import Console
 from torch import Tensor
 
-from engine import elastic, memory, options, pairs, precision, runs, settings_file, summary
-from engine.beginning import announce, begin
+from engine import checkpoint, elastic, memory, options, pairs, precision, runs, settings_file, summary
+from engine.beginning import announce, begin, warn_of_other
 from engine.console import Progress, make_console, print_presets, start_table
 from engine.group import joined
 from engine.launch import Place, let_the_first_speak, place
@@ -63,7 +63,7 @@ def stream(loader: TwoViewLoader) -> Iterator[tuple[Views, Tensor]]:
 
 def fit(trainer: Trainer, run: Path, progress: Progress, stop: Stop, due: SaveTimer, peers: Peers, writer: Writer) -> int:
     """Trains to the last step or to a signal, and saves as it goes and at the end; returns the exit code."""
-    steps, began, batches = trainer.config.steps, trainer.step, stream(trainer.loader)
+    steps, began, batches = trainer.config.steps, trainer.step, peers.told_of(stream(trainer.loader))
     logs, code = Logs(run, trainer.step) if peers.rank == 0 else None, 0
     trainer.model.train()
     trainer.meter.start()
@@ -206,14 +206,21 @@ def main(
         named = [] if run is not None else ["--run", str(directory)]
         raise typer.Exit(elastic.run_ranks(where.world, [*sys.argv, *named], 0 if dry_run else max_restarts, saves=not dry_run))
     console = make_console(quiet or where.rank > 0)
-    advice = memory.advice(fields.settings.batch, where.world, recompute, precision.choose(amp, where.device).dtype is not None)
-    with joined(where, timeout) as peers, memory.explained(advice), shards:
+    with joined(where, timeout) as peers, memory.explained(advice(fields, where, recompute, directory)), shards:
         trainer = Trainer(fields, loader, where, recompute)
+        warn_of_other(ctx.meta.get("machine", {}), trainer)
         act = rehearse if dry_run else partial(train, due=due, peers=peers)
         code = act(trainer, directory, resume, console=console)
     if where.rank == 0:
         elastic.report(code)
     raise typer.Exit(code)
+
+
+def advice(config: Config, where: Place, recompute: bool, run: Path) -> list[str]:
+    """What to try where memory runs out."""
+    half = precision.choose(config.amp, where.device).dtype is not None
+    begun = bool(checkpoint.steps(run / "checkpoints"))
+    return memory.advice(config.settings.batch, where.world, recompute, half, begun)
 
 
 def prepare(ctx: typer.Context, where: Place, shards: ShardSet) -> tuple[Config, TwoViewLoader]:
@@ -238,7 +245,7 @@ def prepare(ctx: typer.Context, where: Place, shards: ShardSet) -> tuple[Config,
 
 
 def rehearse(trainer: Trainer, run: Path, resume: str, console: Console) -> int:
-    """What training does before it begins, and two steps, the second of which is timed; nothing is written."""
+    """What training does before it begins, and two steps, the second of which is timed, then views alone; nothing is written."""
     announce(begin(trainer, run, resume), trainer, console)
     trainer.join()
     announce_plan(trainer, run, console)
@@ -249,9 +256,20 @@ def rehearse(trainer: Trainer, run: Path, resume: str, console: Console) -> int:
         advance(trainer, batches)
         row = trainer.meter.read(trainer.loader.batch)
         trainer.watch.check(wait=True)
+    row["views_per_s"] = trainer.loader.batch / seconds_of_views(batches)
     words = summary.rehearsed(row, trainer.config, left, memory.peak(trainer.device))
     console.print(words, soft_wrap=True, highlight=False)
     return 0
+
+
+def seconds_of_views(batches: Iterator[tuple[Views, Tensor]], ready: int = 3, timed: int = 3) -> float:
+    """What a batch takes to be made. A step's own wait does not tell: some were made while kernels were built."""
+    for _ in range(ready):
+        next(batches)
+    began = time.perf_counter()
+    for _ in range(timed):
+        next(batches)
+    return (time.perf_counter() - began) / timed
 
 
 def train(trainer: Trainer, run: Path, resume: str, due: SaveTimer, peers: Peers, console: Console) -> int:
@@ -261,11 +279,13 @@ def train(trainer: Trainer, run: Path, resume: str, due: SaveTimer, peers: Peers
         console.print(f"{run} is finished: {trainer.step:,} steps. {next_command(trainer, run)}", markup=False)
         return 0
     stop = peers.stop = Stop(speaks=peers.world == 1, launched=elastic.launched())
-    with inhabited(run, trainer.config.as_dict(), trainer.step, begun.there) if peers.rank == 0 else nullcontext():
+    described = trainer.config.as_dict() | {"machine": trainer.machine}
+    with inhabited(run, described, trainer.step, begun.there) if peers.rank == 0 else nullcontext():
         trainer.join()
         announce_plan(trainer, run, console)
         announce(begun, trainer, console)
-        writer = Writer(run / "checkpoints", trainer.config.as_dict(), trainer.config.keep, begun.saved, run / FILE)
+        patience = None if peers.world == 1 else peers.timeout / 2
+        writer = Writer(run / "checkpoints", trainer.config.as_dict(), trainer.config.keep, begun.saved, run / FILE, patience)
         with writer, Progress(trainer.config.steps, console) as progress:
             code = fit(trainer, run, progress, stop, due, peers, writer)
     if not code or trainer.step == trainer.config.steps:

@@ -98,7 +98,7 @@ def load_state_dict(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> 
     if type(optimizer).__module__.startswith("apex"):
         steps = sorted({int(each["step"]) for each in state.values()})
         if len(steps) > 1:
-            raise UsageError(f"apex's optimizers count steps for all weights together, and here they took {steps}; take torch's")
+            raise UsageError(f"--adam apex: counts steps for all weights together, and here they took {steps}; leave it out")
         state = {i: {name: value for name, value in each.items() if name != "step"} for i, each in state.items()}
         groups = [group | dict(zip(["step"], steps, strict=False)) for group in groups]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

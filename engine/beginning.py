@@ -67,6 +67,11 @@ def announce(begun: Begun, trainer: Trainer, console: Console) -> None:
         console.print(f"starting from the weights of {begun.source}", markup=False)
     if begun.saved and rank() == 0:
         console.print(f"continuing {begun.saved}", markup=False)
-        for name, now in trainer.machine.items():
-            if (before := begun.machine.get(name)) != now:
-                warn(f"{name} was {before} and is {now}: numbers will not be the same to the last bit")
+        warn_of_other(begun.machine, trainer)
+
+
+def warn_of_other(machine: dict[str, str], trainer: Trainer) -> None:
+    """Names what a run's numbers were made by and are not made by here."""
+    for name, now in trainer.machine.items():
+        if rank() == 0 and machine and (before := machine.get(name)) != now:
+            warn(f"{name} was {before} and is {now}: numbers will not be the same to the last bit")

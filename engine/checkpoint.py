@@ -21,9 +21,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from engine.memory import is_shortage
 from engine.tensors import crc, summed, write_tensors
-from errors import UserError, warn
+from errors import UserError, first_line, is_shortage, warn
 
 DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError)
 FILES = ("model.safetensors", "trainer.pt", "config.json")
@@ -104,10 +103,6 @@ def remove(path: Path) -> None:
         warn(f"{path}: cannot be removed ({error.strerror or error})")
 
 
-def first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def forget_after(root: Path, step: int) -> None:
     """Puts aside checkpoints of later steps, which a run that goes on from ``step`` leaves behind; half-written ones are removed.
 
@@ -161,7 +156,7 @@ def load(path: Path) -> Checkpoint:
     return Checkpoint(path, weights, trainer, config)
 
 
-def passing(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether an error says nothing of the file: a disk that does not answer, permissions, memory."""
     absent = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
     return (isinstance(error, OSError) and error.errno is not None and not absent) or is_shortage(error)
@@ -187,7 +182,7 @@ def latest(root: Path) -> Checkpoint | None:
         try:
             found = load(path)
         except DAMAGE as error:
-            if passing(error):
+            if is_transient(error):
                 words = f"{path}: cannot be read now ({first_line(error)}); the same command tries again"
                 raise UserError(f"{words}, and with {path.name} moved away goes on from the one before it") from error
             damaged.append(f"{path} is damaged ({first_line(error)})")

@@ -64,7 +64,8 @@ def run_ranks(ranks: int, arguments: list[str], max_restarts: int, saves: bool =
             return code
         os.environ[RESTARTED] = "1"
         if restart < max_restarts:
-            warn(f"{lost}; all ranks start again from the last checkpoint (restart {restart + 1} of {max_restarts})")
+            again = f"restart {restart + 1} of {max_restarts}"
+            warn(f"{lost}; all ranks start again from the last checkpoint, if there is one ({again})")
     after = f" once more after {max_restarts} restarts (--max-restarts)" if max_restarts else ""
     raise UserError(f"{lost}{after}; {GOES_ON if saves else AGAIN}")
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from errors import UserError
 
 NEVER = 2**62
+ADVICE = "no checkpoint holds it, and an earlier one, where there is one, is good: try a lower --lr with another --run"
 
 
 class NotFinite(UserError):
@@ -54,10 +55,7 @@ class Watch:
 
     def complain(self, first: int) -> None:
         if first < NEVER:
-            raise NotFinite(
-                f"the loss or a gradient is not finite at step {first:,}; no checkpoint holds it, and the last one is good: "
-                "try a lower --lr with another --run"
-            )
+            raise NotFinite(f"the loss or a gradient is not finite at step {first:,}; {ADVICE}")
 
 
 def check_state(state: Any) -> None:
@@ -69,7 +67,7 @@ def check_state(state: Any) -> None:
     tensors = [tensor for tensor in leaves(state) if tensor.is_floating_point() and tensor.numel()]
     norms = torch._foreach_norm(tensors, float("inf")) if tensors else []
     if not all(norm.isfinite() for norm in norms):
-        raise NotFinite("a weight or a moment is not finite; this checkpoint was not written, and the last one is good")
+        raise NotFinite(f"a weight or a moment is not finite; {ADVICE}")
 
 
 def leaves(state: Any) -> list[Tensor]:

@@ -19,8 +19,8 @@ import torch.distributed as dist
 from engine import elastic, slurm
 from engine.elastic import LOST, STOP_SECONDS
 from engine.launch import Place
-from engine.peers import Peers
-from errors import UserError, blurt, explain, flush_output, program
+from engine.peers import GONE, Peers
+from errors import GPU_FAULTS, UserError, blurt, explain, first_line, flush_output, program
 
 SILENCE = 10  # seconds without a beat, of which there are four a second, after which nobody waits for a rank's leave
 ADVICE = "see that every machine runs the same command (under SLURM: srun), or give a longer --timeout"
@@ -42,15 +42,16 @@ def joined(where: Place, timeout: float) -> Iterator[Peers]:
     if where.world == 1:
         yield Peers()
         return
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", where.threads)))
+    torch.set_num_threads(slurm.whole("OMP_NUM_THREADS", where.threads))
     common = connect(where, timeout)
     name = name_of_start(where, common, timeout)
     store = dist.PrefixStore(f"start/{name}", common)
     peers = Peers(where.rank, where.world, store.clone(), timeout)  # type: ignore[attr-defined]
+    peers.rest()  # to meet and to start have time-outs of their own
     try:
         meet(where, name, common, store, timeout)
         start(where, dist.PrefixStore("group", store), timeout)
-        peers.moved = time.monotonic()  # waiting for the others was no step
+        peers.moved = time.monotonic()
         yield peers
         peers.rest()
         part(peers, store)
@@ -63,7 +64,7 @@ def joined(where: Place, timeout: float) -> Iterator[Peers]:
 def connect(where: Place, timeout: float) -> dist.Store:
     """The store that torchrun's agent or, under SLURM, rank 0 holds."""
     address, port = slurm.address()
-    address, port = os.environ.get("MASTER_ADDR", address), int(os.environ.get("MASTER_PORT", port))
+    address, port = os.environ.get("MASTER_ADDR", address), slurm.whole("MASTER_PORT", port)
     agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     serves = where.rank == 0 and not agent
     if not serves:
@@ -71,9 +72,8 @@ def connect(where: Place, timeout: float) -> dist.Store:
     try:
         return dist.TCPStore(address, port, where.world, serves, timedelta(seconds=timeout), wait_for_workers=False)
     except dist.DistError as error:
-        first = str(error).splitlines()[0]
         raise UserError(
-            f"rank {where.rank} cannot meet the others at {address}:{port} ({first}); try another MASTER_PORT"
+            f"rank {where.rank} cannot meet the others at {address}:{port} ({first_line(error)}); try another MASTER_PORT"
         ) from error
 
 
@@ -115,7 +115,7 @@ def name_of_start(where: Place, common: dist.Store, timeout: float) -> str:
             time.sleep(0.05)
         return common.get(f"name/{word}").decode()
     except dist.DistError as error:
-        raise UserError(f"{own}: the store at which the ranks meet is gone, and with it rank 0 or the launcher") from error
+        raise UserError(f"{own}: {GONE}") from error
 
 
 def meet(where: Place, name: str, common: dist.Store, store: dist.Store, timeout: float) -> None:
@@ -198,14 +198,14 @@ def end(peers: Peers, error: BaseException) -> NoReturn:
 
 def is_lost(error: BaseException) -> bool:
     """Whether a collective failed, which means another rank, or this rank's GPU did; either may do on another try."""
-    words = ("gloo", "NCCL", "onnection closed", "onnection reset", "CUDA error", "CUDA runtime", "CUDA driver")
+    words = ("gloo", "NCCL", "onnection closed", "onnection reset", *GPU_FAULTS)
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
 
 
 def lost_sentence(peers: Peers, error: BaseException) -> str:
     """Who is gone, or else what this rank's error says; empty where it has been told to end, and whoever told it knows."""
     try:
-        text = peers.silence(str(error).partition("\n")[0])
+        text = peers.silence(first_line(error))
     except dist.DistError:
-        text = f"rank {peers.rank}: the store at which the ranks meet is gone, and with it rank 0 or the launcher"
+        text = f"rank {peers.rank}: {GONE}"
     return "" if peers.stop and peers.stop.code else text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
@@ -31,7 +32,7 @@ class Place(NamedTuple):
         """Cores for this rank: what SLURM gives each task, or those of this process, shared evenly by the machine's ranks."""
         cores = len(os.sched_getaffinity(0))
         by_slurm = (found := given()) and found.launcher == "SLURM"  # torchrun below it shares out a task's cores
-        own = int(os.environ.get("SLURM_CPUS_PER_TASK", "0")) if by_slurm else 0
+        own = slurm.whole("SLURM_CPUS_PER_TASK", 0) if by_slurm else 0
         return min(cores, own) if own else max(1, cores // self.here)
 
 
@@ -94,7 +95,7 @@ def given() -> Ranks | None:
     """The ranks that torchrun or SLURM started this process among; None where it is alone."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     if all(name in os.environ for name in names):
-        rank, world, local, here = (int(os.environ[name]) for name in names)
+        rank, world, local, here = (slurm.whole(name, 0) for name in names)
         return Ranks(rank, world, local, here, "torchrun")
     found = slurm.ranks()
     return Ranks(*found, "SLURM") if found else None
@@ -102,6 +103,7 @@ def given() -> Ranks | None:
 
 def let_the_first_speak() -> None:
     """Before an error is printed: a machine's ranks read the same options, and the launcher ends all when the first one fails."""
-    ranks = given()
-    if ranks and ranks.local:
-        time.sleep(5)
+    with suppress(UsageError):  # which is the error
+        ranks = given()
+        if ranks and ranks.local:
+            time.sleep(5)

@@ -11,12 +11,11 @@ from pathlib import Path
 import torch
 
 from engine.resident import most_resident
-from errors import UserError
+from errors import UserError, is_shortage
 
 UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50, "EiB": 2**60}
 # Torch's two allocators; NumPy; DALI.
 ASKED = tuple(rf"{words} ([\d.]+) (\w+)" for words in ("[Tt]ried to allocate", "Unable to allocate", "Can't allocate"))
-SIGNS = ("an't allocate ", "out of memory", "CUDA allocation", "STATUS_ALLOC_FAILED")  # torch's, CUDA's, DALI's, its libraries'
 CONTAINER = Path("/sys/fs/cgroup")
 CAPACITY = r"total capacity of ([\d.]+) (\w+) of which ([\d.]+) (\w+) is free"
 
@@ -34,12 +33,6 @@ def explained(advice: Sequence[str]) -> Iterator[None]:
         if not is_shortage(error):
             raise
         raise UserError(f"{shortage(str(error))}; try {', or '.join(advice)}") from error
-
-
-def is_shortage(error: BaseException) -> bool:
-    """Whether an allocation failed; torch's CPU allocator, DALI and CUDA's libraries have no class of error for it."""
-    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or any(words in str(error) for words in SIGNS)
 
 
 def shortage(message: str) -> str:
@@ -88,7 +81,7 @@ def number(path: Path) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-def advice(batch: int, world: int, recomputes: bool, half: bool) -> list[str]:
+def advice(batch: int, world: int, recomputes: bool, half: bool, begun: bool = False) -> list[str]:
     """What makes a step smaller, and is not done yet.
 
     Args:
@@ -96,12 +89,25 @@ def advice(batch: int, world: int, recomputes: bool, half: bool) -> list[str]:
         world: ranks.
         recomputes: whether activations are computed again.
         half: whether the encoder computes in 16 bits.
+        begun: whether a run goes on, most of whose settings cannot change.
     """
+    fewer, recompute = smaller_batch(batch, world), [] if recomputes else ["--checkpoint-activations"]
+    others = [*([] if half else ["--amp bf16"]), "a smaller --preset"]
+    if begun:
+        return [*recompute, f"another --run with {' or '.join([*fewer, *others])}"]
+    return [*fewer, *recompute, *others]
+
+
+def smaller_batch(batch: int, world: int) -> list[str]:
+    """Half of it, if that leaves each of ``world`` ranks two images."""
     fewer = max(2 * world, batch // 2 // world * world)
-    ways = [f"--batch-size {fewer} (it is {batch})"] if fewer < batch else []
-    ways += [] if recomputes else ["--checkpoint-activations"]
-    ways += [] if half else ["--amp bf16"]
-    return [*ways, "a smaller --preset"]
+    return [f"--batch-size {fewer} (it is {batch})"] if fewer < batch else []
+
+
+def elsewhere(device: torch.device) -> list[str]:
+    """What to do where nothing of a command can be made smaller."""
+    less = "--gpus 0" if device.type == "cuda" else "again with fewer programs beside it"
+    return [less, "on a machine with more memory"]
 
 
 def peak(device: torch.device) -> tuple[int, int]:

@@ -33,7 +33,7 @@ Steps = Annotated[int | None, typer.Option(callback=positive, help="Length of th
 Batch = Annotated[int | None, typer.Option("--batch-size", callback=positive, help="Global batch.")]
 Rate = Annotated[float | None, typer.Option(callback=positive, help="Peak learning rate.")]
 Optimizer = Annotated[
-    Literal["adam", "adamw", "lamb", "lars"] | None, typer.Option(help="Whose steps: docs/recipes.md.", show_default="adam")
+    Literal["adam", "adamw", "lamb", "lars"] | None, typer.Option(help="The optimizer: docs/recipes.md.", show_default="adam")
 ]
 DecayBiases = Annotated[
     bool | None, typer.Option(help="Whether biases and normalisation decay too, as in the original.", show_default="they do")
@@ -48,14 +48,19 @@ GradClip = Annotated[
 Ema = Annotated[float | None, typer.Option(help="Decay of a moving average of the weights.", show_default="none is kept")]
 Mixture = Annotated[int | None, typer.Option(min=0, help="K mixture features: emergent segmentation, docs/mixtures.md.")]
 MixtureMode = Annotated[
-    Literal["join", "replace"] | None, typer.Option(help="Whether mixtures join r1 to r7.", show_default="replace")
+    Literal["join", "replace"] | None,
+    typer.Option(help="Beside the term of r1 to r7, or in its place.", show_default="replace"),
 ]
-MixtureAlpha = Annotated[float | None, typer.Option(callback=positive, help="Weight of their entropy.", show_default=str(ALPHA))]
+MixtureAlpha = Annotated[
+    float | None,
+    typer.Option(callback=positive, help="Weight of their posterior's entropy.", show_default=str(ALPHA)),
+]
 CacheDir = Annotated[
     Path | None, typer.Option(help="Where shards from a URL are kept: docs/remote.md.", show_default="amdim in ~/.cache")
 ]
 CacheGb = Annotated[
-    float | None, typer.Option(callback=positive, help="Its size.", show_default="half of what is free on its disk")
+    float | None,
+    typer.Option(callback=positive, help="Size of that cache.", show_default="half of what is free on its disk"),
 ]
 Recipe = Annotated[str | None, typer.Option(help="Views, not the preset's: a name or FILE.toml, docs/views.md.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of weights, order and views.")]
@@ -70,7 +75,7 @@ Resume = Annotated[str, typer.Option(help="auto, never, or a checkpoint's direct
 Init = Annotated[str | None, typer.Option(help="A run, or a checkpoint's directory, whose weights to start from.")]
 SaveEvery = Annotated[str, typer.Option(help="Steps (500) or minutes (30m) between checkpoints.")]
 Compress = Annotated[
-    Literal["off", "bf16"], typer.Option(help="What gradients are sent between ranks in: bf16 halves the bytes.")
+    Literal["off", "bf16"], typer.Option(help="Format in which gradients travel between ranks: bf16 halves the bytes.")
 ]
 MaxRestarts = Annotated[int, typer.Option(min=0, help="Restarts after ranks were lost, from the last checkpoint.")]
 Timeout = Annotated[float, typer.Option(callback=positive, min=1, help="Seconds to wait for a rank that does not answer.")]

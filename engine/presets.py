@@ -155,7 +155,9 @@ def configure(preset: str, samples: int, changes: dict[str, Any], of_file: dict[
     if idle and not asked.get("mixture", settings.mixture):
         raise UsageError(f"--{idle[0].replace('_', '-')}: is of mixture features; give their number, as in --mixture 2")
     if asked.get("clip", settings.clip) > MAX_CLIP:  # the original could; a run of its weights is probed and not trained
-        raise UsageError(f"preset {preset}: clip {asked['clip']:g} is more than {MAX_CLIP:g}, beyond which float32 overflows")
+        raise UsageError(
+            f"preset {preset}: clip {asked['clip']:g} is more than {MAX_CLIP:g}, beyond which float32 overflows; give less"
+        )
     optimizer = asked.get("optimizer", settings.optimizer)
     if optimizer in OWN_RATE and optimizer != settings.optimizer and "lr" not in asked:
         raise UsageError(f"--optimizer {optimizer}: presets' rates are Adam's, and its own are {OWN_RATE[optimizer]}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import checkpoint
-from errors import UserError
+from errors import UserError, first_line
 from lock import locked
 
 RECORD = ("metrics.jsonl", "events.out.tfevents.*", "config.json*")  # removed in this order: config.json says whose they are
@@ -87,4 +87,4 @@ def write_config(run: Path, config: dict[str, Any]) -> None:
         checkpoint.flush(temporary)
         temporary.replace(path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({checkpoint.first_line(error)}); make room on the disk") from error
+        raise UserError(f"{path}: cannot be written ({first_line(error)}); make room on the disk") from error

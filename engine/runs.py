@@ -14,7 +14,7 @@ import torch
 
 from engine import checkpoint
 from engine.presets import Preset
-from errors import UsageError, UserError
+from errors import UsageError, UserError, first_line
 from model.encoder import EncoderConfig
 
 RUNS = Path("runs")
@@ -181,7 +181,7 @@ def read(path: Path, option: str) -> checkpoint.Checkpoint:
     try:
         return checkpoint.load(path)
     except checkpoint.DAMAGE as error:
-        raise UserError(f"{path}: cannot be read ({checkpoint.first_line(error)})") from error
+        raise UserError(f"{path}: cannot be read ({first_line(error)}); take another checkpoint") from error
 
 
 def check_whole(saved: checkpoint.Checkpoint) -> None:

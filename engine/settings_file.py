@@ -44,11 +44,14 @@ WORDS = {int: "a whole number", float: "a number", str: "text in quotes", bool: 
 
 
 class SettingsFile(NamedTuple):
-    """``run`` are options of the command by their names in Python; the others are changes to the preset and to its recipe."""
+    """``run`` are options of the command by their names in Python; ``preset`` and ``views`` are changes to the preset and to its
+    recipe; ``machine`` is what a config.json says of where it was written.
+    """
 
     run: dict[str, Any]
     preset: dict[str, Any]
     views: dict[str, Any]
+    machine: dict[str, str]
 
 
 def read(path: Path) -> SettingsFile:
@@ -59,6 +62,7 @@ def read(path: Path) -> SettingsFile:
     """
     found = parse(path)
     found |= found.pop("settings", {})  # as config.json has them
+    machine = found.pop("machine", {})
     kinds = get_type_hints(Preset)
     del kinds["note"]
     views = found.pop("views", None) or {}  # whether they make a recipe, the pipeline knows
@@ -68,13 +72,14 @@ def read(path: Path) -> SettingsFile:
     preset = {name: checked(path, name, found[name], kind) for name, kind in kinds.items() if name in found}
     for name in found.keys() - run.keys() - preset.keys():
         raise UsageError(f"{path}: {name}: there is no such field{hint(name, [*RUN, *kinds, 'views'])}")
-    return SettingsFile({name: value for name, value in run.items() if value is not None}, preset, views)
+    run = {name: value for name, value in run.items() if value is not None}
+    return SettingsFile(run, preset, views, machine if isinstance(machine, dict) else {})
 
 
 def use(ctx: typer.Context, path: Path | None) -> Path | None:
     """Fields of a run become the command's defaults, so that its options win; the others wait in ``ctx.obj`` and ``ctx.meta``."""
     if path is not None:
-        ctx.default_map, ctx.obj, ctx.meta["views"] = read(path)
+        ctx.default_map, ctx.obj, ctx.meta["views"], ctx.meta["machine"] = read(path)
     return path
 
 
@@ -84,10 +89,16 @@ def length(ctx: typer.Context) -> int | None:
     Raises:
         UsageError: both were, on the command line.
     """
-    typed = {name for name in ("steps", "epochs") if (source := ctx.get_parameter_source(name)) and source.name == "COMMANDLINE"}
+    typed = {name for name in ("steps", "epochs") if was_typed(ctx, name)}
     if len(typed) > 1:
         raise UsageError("--steps and --epochs: both say how long the run is; give one")
     return None if "epochs" in typed else ctx.params["steps"]
+
+
+def was_typed(ctx: typer.Context, name: str) -> bool:
+    """Whether an option stands on the command line."""
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def parse(path: Path) -> dict[str, Any]:

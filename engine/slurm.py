@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 
+from errors import UsageError
+
 PORTS = range(20000, 30000)  # below those that the kernel hands out by itself
 
 
@@ -13,12 +15,11 @@ def ranks() -> tuple[int, int, int, int] | None:
 
     A batch script is a task too, with the whole job's SLURM_NTASKS: it is told by having no step, and trains alone.
     """
-    world = int(os.environ.get("SLURM_STEP_NUM_TASKS", os.environ.get("SLURM_NTASKS", "1")))
+    world = whole("SLURM_STEP_NUM_TASKS", whole("SLURM_NTASKS", 1))
     in_batch_script = "SLURM_JOB_ID" in os.environ and "SLURM_STEP_ID" not in os.environ
     if "SLURM_PROCID" not in os.environ or world == 1 or in_batch_script:
         return None
-    local = int(os.environ.get("SLURM_LOCALID", "0"))
-    return int(os.environ["SLURM_PROCID"]), world, local, tasks_here(world)
+    return whole("SLURM_PROCID", 0), world, whole("SLURM_LOCALID", 0), tasks_here(world)
 
 
 def tasks_here(world: int) -> int:
@@ -27,14 +28,26 @@ def tasks_here(world: int) -> int:
     listed = os.environ.get("SLURM_STEP_TASKS_PER_NODE", os.environ.get("SLURM_TASKS_PER_NODE", str(world)))
     for count, repeats in re.findall(r"(\d+)(?:\(x(\d+)\))?", listed):
         counts += [int(count)] * int(repeats or 1)
-    return counts[min(int(os.environ.get("SLURM_NODEID", "0")), len(counts) - 1)]
+    return counts[min(whole("SLURM_NODEID", 0), len(counts) - 1)] if counts else world
 
 
 def address() -> tuple[str, int]:
     """Where rank 0 of this step listens: its machine, the first of the list, and a port that follows from the job's number."""
     nodes = os.environ.get("SLURM_STEP_NODELIST", os.environ.get("SLURM_JOB_NODELIST", "localhost"))
-    job = int(os.environ.get("SLURM_JOB_ID", "0")) + 101 * int(os.environ.get("SLURM_STEP_ID", "0"))
+    job = whole("SLURM_JOB_ID", 0) + 101 * whole("SLURM_STEP_ID", 0)
     return first_node(nodes), PORTS[job % len(PORTS)]
+
+
+def whole(name: str, otherwise: int) -> int:
+    """A launcher's variable of the environment.
+
+    Raises:
+        UsageError: it holds something else.
+    """
+    text = os.environ.get(name)
+    if text is not None and not text.isdigit():
+        raise UsageError(f"{name}={text}: is no whole number; unset it, or start with torchrun or srun, which set it")
+    return otherwise if text is None else int(text)
 
 
 def first_node(nodes: str) -> str:

@@ -60,7 +60,7 @@ def checkpoints(config: Config, trained: int) -> Row:
     holds = f"weights, {averages[0]}{named}, the loader's place, random states"
     return (
         "checkpoints",
-        f"after {every} and as often again, {size / 1e6:,.1f} MB: {holds}; {config.keep} kept",
+        f"every {every}, {size / 1e6:,.1f} MB: {holds}; {config.keep} kept",
     )
 
 
@@ -96,10 +96,11 @@ def means(device: torch.device, precision: Precision, optimizing: Chosen, compil
 
 def rehearsed(row: dict[str, Any], config: Config, left: int, memory: tuple[int, int]) -> str:
     """What the steps that are left would cost, from the log row of one and the bytes of memory that it took of what there is."""
-    images, (used, there) = row["images_per_s"], memory
+    images, (used, there) = min(row["images_per_s"], row["views_per_s"]), memory
     time = timedelta(seconds=round(left * config.settings.batch / images))
     return (
-        f"dry run: {images:,.0f} images/s (data {row['data_s']:.3f} s, compute {row['compute_s']:.3f} s a step), "
+        f"dry run: {images:,.0f} images/s (data {row['data_s']:.3f} s, compute {row['compute_s']:.3f} s a step; "
+        f"views alone {row['views_per_s']:,.0f} images/s), "
         f"{gib(used)} of {gib(there)} memory a process, loss {row['loss']:.3f}; "
         f"{left:,} steps of {config.settings.batch} images would take {time}. Nothing was written"
     )

@@ -27,8 +27,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from engine import runs
-from engine.checkpoint import Checkpoint, first_line
-from errors import UsageError, UserError
+from engine.checkpoint import Checkpoint
+from errors import UsageError, UserError, first_line
 from evaluation.card import card
 from evaluation.contenders import trained, weights_of
 from model.encoder import Encoder
@@ -60,8 +60,8 @@ def export(saved: Checkpoint, run: Path, file: Path, averaged: bool) -> list[Pat
     try:
         with named(file):
             WRITERS[file.suffix](encoder, temporary / file.name)
-        (temporary / f"{file.name}.json").write_text(json.dumps(fields, indent=2) + "\n")
-        (temporary / f"{file.name}.md").write_text(card(fields, run, file.name))
+            (temporary / f"{file.name}.json").write_text(json.dumps(fields, indent=2) + "\n")
+            (temporary / f"{file.name}.md").write_text(card(fields, run, file.name))
         # The file itself last: whoever sees it finds the others beside it.
         written = sorted(temporary.iterdir(), key=lambda path: path.name == file.name)
         return [path.replace(file.with_name(path.name)) for path in written]
@@ -71,7 +71,7 @@ def export(saved: Checkpoint, run: Path, file: Path, averaged: bool) -> list[Pat
 
 @contextlib.contextmanager
 def named(file: Path) -> Iterator[None]:
-    """Names the file in what a library says that could not write it."""
+    """Names the file in what a library, or a full disk, says that could not write it or what stands beside it."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:

@@ -47,10 +47,11 @@ ProbeBatch = Annotated[
     int | None, typer.Option("--batch-size", min=2, help="Of fine-tuning and --protocol paper.", show_default="pretraining's")
 ]
 FinetuneRate = Annotated[
-    float | None, typer.Option("--finetune-lr", callback=positive, help="Of the encoder.", show_default=f"{finetune.RATE:g}")
+    float | None,
+    typer.Option("--finetune-lr", callback=positive, help="Peak rate.", show_default=f"{finetune.RATE:g}"),
 ]
 Baselines = Annotated[bool, typer.Option(help="Random initialisation and raw pixels beside it.")]
-KeepFeatures = Annotated[bool, typer.Option("--keep-features", help="For the next time, in the run's features/.")]
+KeepFeatures = Annotated[bool, typer.Option("--keep-features", help="In the run's features/, for the next evaluation.")]
 Report = Annotated[bool, typer.Option("--report", help="Write report.html into the run: all there is to see of it, in one page.")]
 
 

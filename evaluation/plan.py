@@ -154,11 +154,13 @@ def check_labels(data: ShardSet) -> None:
     manifest = data.manifest
     for split in ("train", "val"):
         if split not in manifest.splits:
-            raise UsageError(f"{data}: has no split '{split}', which a probe needs")
+            raise UsageError(f"{data}: has no split '{split}', which a probe needs; name a set that has with --data")
         if not manifest.splits[split].labelled:
             raise UsageError(f"{data}: split '{split}' has no labels, which a probe needs; probe on a labelled set with --data")
     if (count := len(labels_of(data, "train"))) < 2:
-        raise UsageError(f"{data}: has training images of {count} class, and a probe tells at least 2 apart")
+        raise UsageError(
+            f"{data}: has training images of {count} class, and a probe tells 2 or more apart; name another set with --data"
+        )
 
 
 def warn_of_unseen(data: ShardSet) -> None:

@@ -44,8 +44,7 @@ TRAINERS: dict[str, Callable[..., Fitted]] = {"linear": train_linear, "mlp": tra
 
 def probe(subject: Subject, plan: Plan, where: Place, console: Console, timeout: float) -> None:
     """Trains and tests what is planned; rank 0 prints a table and writes the results into the run."""
-    less = ["--gpus 0"] if where.device.type == "cuda" else ["again with fewer programs beside it"]
-    explained = partial(memory.explained, [*less, "on a machine with more memory"])
+    explained = partial(memory.explained, memory.elsewhere(where.device))
     with subject.data, explained():
         with joined(where, timeout) as peers, explained():  # of several ranks an error ends here
             probing = Probing(subject, plan, where, peers, console)
@@ -204,8 +203,8 @@ class Probing:
 
     def explained(self, loader: TwoViewLoader) -> AbstractContextManager[None]:
         """Has a shortage of memory in training end in one line, with the batch that may do."""
-        ways = memory.advice(loader.batch, self.images.where.world, recomputes=True, half=True)
-        return memory.explained([way for way in ways if "--batch-size" in way] or ["a device with more memory"])
+        less = memory.smaller_batch(loader.batch, self.images.where.world)
+        return memory.explained(less or memory.elsewhere(self.device))
 
     def mark(self, part: str) -> Tensor:
         """Which training images are trained on with a fraction of the labels: a mask (n,)."""

@@ -20,6 +20,15 @@ from evaluation.receptive import Field, pool
 from model.mixture import log_scores, posterior
 from model.partition import partition
 
+NAMES = {
+    "mixture": "mixture's posterior",
+    "random": "random posterior",
+    "kmeans_r7": "k-means on r7",
+    "kmeans_r7_by_image": "k-means on r7, each image by itself",
+    "kmeans_colour": "k-means on the locations' mean colours",
+    "kmeans_colour_by_image": "the same, each image by itself",
+    "kmeans_pixels_by_image": "k-means on the pixels of each image, not 7x7",
+}
 STARTS = 3  # of each k-means, the best of which counts
 
 

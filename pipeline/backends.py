@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from errors import UsageError, UserError
+from errors import GPU_FAULTS, UsageError, UserError, is_shortage
 from pipeline import graph
 from pipeline.ahead import ahead
 from pipeline.draws import Draws
@@ -25,14 +25,6 @@ from pipeline.shard_set import ShardSet
 from pipeline.store import Store
 
 PIXELS = ("auto", "dali", "torch")
-OF_DEVICE = (
-    "CUDA error",
-    "CUDA runtime",
-    "CUDA driver",
-    "CUDA allocation",
-    "an't allocate ",
-    "out of memory",
-)  # in what DALI says
 PREFETCH = 1  # batches made ahead of the one in use: enough for making and using to overlap, at one batch more in memory
 
 
@@ -170,7 +162,7 @@ def made(pipe: Any, source: Source, recipe: Recipe, options: dict[str, Any], roo
         while (outputs := run(pipe, options["device_id"])) is not None:
             yield source.waiting.popleft(), outputs
     except RuntimeError as error:
-        if any(sign in str(error) for sign in OF_DEVICE):
+        if is_shortage(error) or any(sign in str(error) for sign in GPU_FAULTS):
             raise  # no image's fault: who runs the ranks may start them again
         raise blamed(source.waiting[0], str(error), recipe, options, root) from error
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from errors import UsageError, UserError
+from errors import UsageError, UserError, first_line
 
 from .pool import Team
 
@@ -27,7 +27,7 @@ def team(address: str) -> Iterator[Team]:
     try:
         client = Client(address, timeout=PATIENCE, set_as_default=False)
     except (OSError, ValueError) as error:
-        raise UserError(f"{address}: no Dask scheduler answers ({str(error).splitlines()[0]}); is it running?") from None
+        raise UserError(f"{address}: no Dask scheduler answers ({first_line(error)}); is it running?") from None
     with client:
         size = sum(client.nthreads().values())
         if not size:

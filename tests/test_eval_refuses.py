@@ -28,6 +28,12 @@ from tests.test_train import SMALL, run
         (["--batch-size", "8"], "--batch-size 8: is of no use"),
         (["--curve", "--run", "nobody"], "metrics.jsonl"),
         (["--report", "--checkpoint", "runs/one/checkpoints/step-3"], "give --run instead"),
+        (["--report", "--views", "2"], "--views: is of no use to --report; leave it out"),
+        (["--curve", "--features", "out.npz"], "--features: is of no use to --curve"),
+        (["--export", "e.onnx", "--segment"], "--segment: is of no use to --export"),
+        (["--export", "e.onnx", "--probe", "mlp"], "--probe: is of no use to --export"),
+        (["--export", "e.onnx", "--data", "photos"], "--data: is of no use to --export"),
+        (["--compare", "runs/one", "runs/one", "--run", "one"], "--run: is of no use to --compare"),
     ],
 )
 def test_wrong_usage_is_one_line(here, arguments, says):

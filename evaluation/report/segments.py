@@ -18,9 +18,9 @@ from evaluation.report.eye import Eye
 from evaluation.report.pictures import SIDE, Picture, picture, thumbnails
 from evaluation.report.probes import note_of
 from evaluation.report.sample import Part, names_of
-from evaluation.segment import lay_out, seer
+from evaluation.segment import concatenate, lay_out, seer
 from evaluation.segment_figure import blend, palette
-from evaluation.segmenters import mixture_posterior
+from evaluation.segmenters import NAMES, mixture_posterior
 from shards.manifest import Manifest
 
 SHOWN, BANK = 12, 256  # images on the page; training images whose locations are the negatives
@@ -40,7 +40,7 @@ def segments(eye: Eye, saved: Checkpoint, gallery: Part, queries: Part, manifest
     settings = saved.config["settings"]
     see = seer(saved, eye.recipe, eye.precision, eye.device)
     shown, bank = queries.take(np.arange(min(SHOWN, len(queries.rows)))), gallery.take(np.arange(min(BANK, len(gallery.rows))))
-    (seen,), (others,) = ([see(x) for x in eye.centred(part)] for part in (shown, bank))
+    seen, others = (concatenate([see(x) for x in eye.centred(part)]) for part in (shown, bank))
     maps = mixture_posterior(seen, others.targets, settings["batch"], settings["clip"], settings["mixture_alpha"])
     parts = blend(lay_out(maps, seen, FIELDS[settings["encoder"]["size"]]))
     images = []
@@ -51,7 +51,8 @@ def segments(eye: Eye, saved: Checkpoint, gallery: Part, queries: Part, manifest
     colours = [f"rgb({','.join(str(round(255 * level)) for level in colour)})" for colour in palette(maps.shape[1])]
     found = read(run / "eval-segment.json")
     scores = found.get("methods") if isinstance(found.get("methods"), dict) else None
-    return Segments(images, colours, scores or {}, note_of(found, "images with masks", weights_of(saved)))
+    scores = {NAMES.get(name, name): each for name, each in (scores or {}).items()}
+    return Segments(images, colours, scores, note_of(found, "images with masks", weights_of(saved)))
 
 
 def enlarged(part: Tensor) -> np.ndarray:

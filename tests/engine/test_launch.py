@@ -54,6 +54,21 @@ def test_ranks_that_this_process_is_to_start(environment, gpus, procs, found):
     assert where.device.type == ("cuda" if gpus else "cpu")
 
 
+@pytest.mark.parametrize(
+    "variables", [TORCHRUN | {"RANK": "x"}, SRUN | {"SLURM_STEP_NUM_TASKS": "many"}, SRUN | {"SLURM_NODEID": ""}]
+)
+def test_a_variable_that_is_no_number_is_named(environment, variables):
+    environment(variables)
+    with pytest.raises(UsageError, match=r"(RANK=x|SLURM_STEP_NUM_TASKS=many|SLURM_NODEID=): is no whole number"):
+        place(None)
+    launch.let_the_first_speak()  # as the error is about to be printed
+
+
+def test_slurm_that_lists_no_tasks_has_all_of_them_here(environment):
+    environment(SRUN | {"SLURM_STEP_TASKS_PER_NODE": ""})
+    assert slurm.ranks() == (5, 8, 1, 8)
+
+
 def test_slurm_with_uneven_machines_and_several_steps(environment):
     for listed, node, here in (("4(x2),3", "2", 3), ("3,5(x2)", "2", 5), ("3,5(x2)", "0", 3)):
         environment(SRUN | {"SLURM_STEP_TASKS_PER_NODE": listed, "SLURM_NODEID": node})

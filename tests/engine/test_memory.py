@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from engine import memory
-from engine.memory import advice, explained, is_shortage, shortage
-from errors import UserError
+from engine.memory import advice, explained, shortage
+from errors import UserError, is_shortage
 
 CUDA = (
     "CUDA out of memory. Tried to allocate 2.25 GiB. GPU 0 has a total capacity of 79.25 GiB of which 512.00 MiB is free. "
@@ -95,3 +95,11 @@ def test_what_is_done_already_is_not_advised():
     ]
     assert advice(24, 8, True, True) == ["--batch-size 16 (it is 24)", "a smaller --preset"]
     assert advice(16, 8, True, True) == advice(2, 1, True, True) == ["a smaller --preset"]
+
+
+def test_a_run_that_goes_on_is_advised_what_it_may_change():
+    """Another batch, precision or preset would be refused."""
+    assert advice(480, 8, False, True, begun=True) == [
+        "--checkpoint-activations",
+        "another --run with --batch-size 240 (it is 480) or a smaller --preset",
+    ]

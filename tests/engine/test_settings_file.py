@@ -19,7 +19,7 @@ def write(path, text):
 def test_toml(tmp_path):
     text = 'data = "mine"\nsteps = 7\nlr = 1\nmilestones = [0.5, 0.8]\nrecipe = "gray32"\n'
     text += "[encoder]\nwidth = 48\nuse_bn = false\n[views]\nhue = 0\n"
-    run, preset, views = read(write(tmp_path / "file.toml", text))
+    run, preset, views, _ = read(write(tmp_path / "file.toml", text))
     assert views == {"hue": 0}
     assert run == {"data": "mine", "steps": 7}
     settings = configure("demo", 10**6, {"epochs": 3.0, "lr": None}, preset)
@@ -28,7 +28,7 @@ def test_toml(tmp_path):
 
 
 def test_an_option_goes_before_the_file_and_the_file_before_the_preset(tmp_path):
-    _, preset, _ = read(write(tmp_path / "file.toml", "lr = 0.5\nbatch = 64"))
+    _, preset, *_ = read(write(tmp_path / "file.toml", "lr = 0.5\nbatch = 64"))
     settings = configure("demo", 10**6, {"lr": 0.25}, preset)
     assert (settings.lr, settings.batch, settings.epochs) == (0.25, 64, PRESETS["demo"].epochs)
 
@@ -38,7 +38,7 @@ def test_every_field_of_every_preset_goes_there_and_back(tmp_path):
         fields = json.loads(json.dumps(asdict(row)))
         del fields["note"]
         config = {"data": "x", "preset": name, "settings": fields, "steps": 3, "init": None}
-        run, preset, _ = read(write(tmp_path / "config.json", json.dumps(config)))
+        run, preset, *_ = read(write(tmp_path / "config.json", json.dumps(config)))
         assert run == {"data": "x", "preset": name, "steps": 3}
         assert configure("laptop128", 10**6, {}, preset) == row
 

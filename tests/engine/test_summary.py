@@ -41,11 +41,11 @@ def test_views_on_a_gpu_are_ended_by_what_is_there(monkeypatch, served, words):
     assert words in backends.MAKERS[backends.form("dali", torch.device("cuda"))]
 
 
-@pytest.mark.parametrize(("every", "words"), [("10m", "after 10 minutes"), ("500", "after 500 steps")])
+@pytest.mark.parametrize(("every", "words"), [("10m", "every 10 minutes"), ("500", "every 500 steps")])
 def test_what_a_checkpoint_will_hold(every, words):
     name, row = summary.checkpoints(Config("data/x", "demo", PRESETS["demo"], 25, 0, "auto", every, keep=3), 2_000_000)
     assert name == "checkpoints"
-    assert row.startswith(f"{words} and as often again, 24.0 MB: weights, Adam's moments")
+    assert row.startswith(f"{words}, 24.0 MB: weights, Adam's moments")
     assert row.endswith("; 3 kept")
 
 
@@ -84,5 +84,14 @@ def test_the_means_say_what_serves_and_why():
 
 def test_a_dry_run_counts_the_images_that_are_left():
     config = Config("data/x", "demo", PRESETS["demo"], 1000, 0, "auto", "10m")
-    row = {"images_per_s": 100.0, "data_s": 0.0, "compute_s": 0.1, "loss": 1.0}
+    row = {"images_per_s": 100.0, "data_s": 0.0, "compute_s": 0.1, "loss": 1.0, "views_per_s": 400.0}
     assert "1,000 steps of 128 images would take 0:21:20" in summary.rehearsed(row, config, 1000, (1, 2))
+
+
+def test_a_dry_run_is_as_slow_as_its_views_though_some_were_ready():
+    config = Config("data/x", "demo", PRESETS["demo"], 1000, 0, "auto", "10m")
+    row = {"images_per_s": 400.0, "data_s": 0.0, "compute_s": 0.1, "loss": 1.0, "views_per_s": 100.0}
+    words = summary.rehearsed(row, config, 1000, (1, 2))
+    assert words.startswith("dry run: 100 images/s")
+    assert "views alone 100 images/s" in words
+    assert "would take 0:21:20" in words
