@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engine import elastic, imports, precision, runs
-from engine.average import averaged
+from engine.average import wanted
 from engine.checkpoint import Checkpoint
 from engine.console import make_console, start_table
 from engine.launch import Place, let_the_first_speak, place
@@ -76,7 +76,7 @@ def measure_segments(subject: Subject, where: Place, console: Console) -> None:
     with data:
         found = segment(saved, data, precision.choose("auto", where.device), where.device)
     result = {"probe": "segment", "data": str(data), "run": str(run), "step": saved.trainer["step"], "n_test": found.n_test}
-    result |= dict.fromkeys(results.ROWS) | {"methods": found.scores, "methods_train": found.train_scores}
+    result |= {"methods": found.scores, "methods_train": found.train_scores}
     result |= {"weights": weights_of(saved), "averaged": mean}
     result |= {"n_train": found.n_train, "seconds": round(time.perf_counter() - started, 2)}
     results.write(results.file_of(run, "segment"), result)
@@ -87,13 +87,6 @@ def measure_segments(subject: Subject, where: Place, console: Console) -> None:
         table.add_row(NAMES[name], *("" if value is None else f"{value:.3f}" for value in scores.values()))
     console.print(table)
     console.print(f"figure: {draw_segments(found, run)}")
-
-
-def checkpoint_of(checkpoint: Path | None, run: Path, last: bool) -> tuple[Checkpoint, bool]:
-    """The checkpoint that is asked about, with the weights that are wanted of it, and whether these are its average."""
-    saved = runs.read(checkpoint, "--checkpoint") if checkpoint else runs.newest_checkpoint(run)
-    mean = not last and bool(saved.trainer.get("average"))
-    return averaged(saved) if mean else saved, mean
 
 
 def run_to_report(run: str | None, checkpoint: Path | None) -> Path:
@@ -167,8 +160,7 @@ def main(
         import_original(imported, out, console)
         return
     if compare or compared:
-        table, picture = compare_runs(options.runs_to_compare(compare, compared))
-        console.print(table, f"picture: {picture}", sep="\n")
+        compare_runs(options.runs_to_compare(compare, compared), console)
         return
     find = partial(find_set, cache_dir=cache_dir, cache_gb=cache_gb)
     if report:
@@ -179,7 +171,8 @@ def main(
     if curve:
         console.print(f"training curve: {draw_curve(directory)}")
         return
-    saved, mean = checkpoint_of(checkpoint, directory, last)
+    found = runs.read(checkpoint, "--checkpoint") if checkpoint else runs.newest_checkpoint(directory)
+    saved, mean = wanted(found, last)
     if export is not None or features_out is not None:
         source = find(runs.data_of(saved, data)) if features_out is not None else None
         use(saved, directory, source, export, features_out, mean, place(gpus), console)

@@ -41,6 +41,12 @@ class Average:
             average.copy_(state[name])
 
 
+def wanted(saved: Checkpoint, last: bool) -> tuple[Checkpoint, bool]:
+    """The checkpoint with the weights to evaluate, the averages unless the ``last`` are asked for, and whether it is these."""
+    mean = not last and bool(saved.trainer.get("average"))
+    return (averaged(saved) if mean else saved), mean
+
+
 def averaged(saved: Checkpoint) -> Checkpoint:
     """The checkpoint with the averages in place of its last weights, where it has them."""
     return saved._replace(weights=saved.weights | saved.trainer.get("average", {}))

@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from errors import UsageError
+from evaluation.figure import save_figure
 from evaluation.record import NAMES, TERMS, Record, read_record, terms, top1
 
 FILE = "compare.png"
@@ -21,8 +20,8 @@ NONE = "–"
 LINES = ("-", "--", ":", "-.")  # a turn for each ten runs, as there are ten colours
 
 
-def compare(directories: list[Path]) -> tuple[Table, Path]:
-    """The table, and the picture ``compare.png`` beside the first run's directory.
+def compare(directories: list[Path], console: Console) -> None:
+    """Prints the table, and draws the picture ``compare.png`` beside the first run's directory.
 
     Raises:
         UsageError: fewer than two runs, or a directory without one.
@@ -30,7 +29,10 @@ def compare(directories: list[Path]) -> tuple[Table, Path]:
     if len(directories) < 2:
         raise UsageError("--compare: give two runs or more, as in --compare runs/a runs/b")
     found = named([read_record(each) for each in directories], directories)
-    return tabulate(found), draw(found, directories[0].parent / FILE)
+    console.print(tabulate(found))
+    path = directories[0].parent / FILE
+    save_figure(picture(found), path, dpi=110)
+    console.print(f"picture: {path}", markup=False)
 
 
 def named(found: list[Record], directories: list[Path]) -> list[Record]:
@@ -84,13 +86,6 @@ def speed(each: Record) -> str:
 
 def all_probes(found: list[Record]) -> list[str]:
     return list(dict.fromkeys(probe for each in found for probe in each.results))
-
-
-def draw(found: list[Record], path: Path) -> Path:
-    figure, temporary = picture(found), path.with_suffix(".tmp")
-    figure.savefig(temporary, dpi=110, format="png")
-    plt.close(figure)
-    return temporary.replace(path)
 
 
 def picture(found: list[Record]) -> Figure:

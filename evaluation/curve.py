@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from engine import runs
 from engine.logs import read_rows
 from errors import UsageError
-from evaluation.record import terms
-
-ACCURACIES = {"linear_top1": "linear", "mlp_top1": "MLP"}
+from evaluation.figure import save_figure
+from evaluation.record import ONLINE, terms
 
 
 def draw_curve(run: Path) -> Path:
@@ -31,7 +27,7 @@ def draw_curve(run: Path) -> Path:
     for name, label in terms(rows, runs.read_config(run)).items():
         left.plot(steps, [row[name] for row in rows], label=label, marker="." if len(rows) < 5 else None)
     left.set(title="NCE losses: how hard views are to match", xlabel="step", ylabel="nats (lower is better)")
-    for name, label in ACCURACIES.items():
+    for name, label in ONLINE.items():
         seen = [(row["step"], 100 * row[name]) for row in rows if row[name] is not None]  # None: no image had a label
         if seen:
             right.plot(*zip(*seen, strict=True), label=label, marker="." if len(seen) < 5 else None)
@@ -40,6 +36,4 @@ def draw_curve(run: Path) -> Path:
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend(frameon=False)
-    figure.savefig(run / "curve.png", dpi=110)
-    plt.close(figure)
-    return run / "curve.png"
+    return save_figure(figure, run / "curve.png", dpi=110)

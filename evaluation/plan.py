@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from engine.checkpoint import Checkpoint
 from errors import UsageError, UserError, warn
-from evaluation import finetune, results
+from evaluation import baselines, finetune, results
 from evaluation.contenders import BASELINES, ENCODER, RAW
 from pipeline.shard_set import ShardSet
 from pipeline.store import Store
@@ -138,7 +138,7 @@ def check(subject: Subject, plan: Plan) -> None:
 
 
 def check_writable(run: Path, probes: list[str]) -> None:
-    for path in [results.file_of(run, probe) for probe in probes]:
+    for path in [*(results.file_of(run, probe) for probe in probes), run / baselines.FILE]:
         if path.is_dir():
             raise UserError(f"{path}: is a directory, and the results go to a file of that name; move it away")
     try:

@@ -6,8 +6,8 @@ Baselines that were computed before for the same images, settings and probe are 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, lru_cache, partial
 
 import torch
@@ -48,16 +48,18 @@ def probe(subject: Subject, plan: Plan, where: Place, console: Console, timeout:
     with subject.data, explained():
         with joined(where, timeout) as peers, explained():  # of several ranks an error ends here
             probing = Probing(subject, plan, where, peers, console)
-            probing.check_alike()
-            probing.check_parts()
-            probing.look()
-            if where.world == 1:  # seconds, before what may take hours, and fail
-                probing.train_on_features()
-            probing.train_in_step()
+            with probing.told_if_it_fails():
+                probing.check_alike()
+                probing.check_parts()
+                probing.look()
+                if where.world == 1:  # seconds, before what may take hours, and fail
+                    probing.train_on_features()
+                probing.train_in_step()
         if where.rank == 0:
             if where.world > 1:  # the others are not kept waiting for what needs no images, and leave their cores
                 torch.set_num_threads(cores())
-                probing.train_on_features()
+                with probing.told_if_it_fails():
+                    probing.train_on_features()
             probing.finish()
             warn_of_unseen(subject.data)
 
@@ -246,10 +248,19 @@ class Probing:
                 results.write(results.file_of(self.subject.run, probe), found)
 
     def finish(self) -> None:
-        """Everything that is to be seen later."""
-        found = [self.results[probe] for probe in self.plan.probes]
-        results.write_board(self.subject.run, found)
-        results.announce(found, self.console)
+        """On rank 0 shows the results that there are, and has TensorBoard show them."""
+        if found := [self.results[probe] for probe in self.plan.probes if probe in self.results]:
+            results.write_board(self.subject.run, found, self.subject.saved.config["data"])
+            results.announce(found, self.console)
+
+    @contextmanager
+    def told_if_it_fails(self) -> Iterator[None]:
+        """What an error, or Ctrl-C, leaves of hours of work is shown before it ends them."""
+        try:
+            yield
+        except BaseException:
+            self.finish()
+            raise
 
     def result(self, probe: str) -> Result:
         whole = Task(ENCODER, probe, WHOLE)

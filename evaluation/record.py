@@ -13,6 +13,7 @@ from engine.logs import FILE, read_rows
 from errors import UsageError
 
 TERMS = {"loss_1t5": "1→5", "loss_1t7": "1→7", "loss_5t5": "5→5", "loss_mixture": "mixture"}
+ONLINE = {"linear_top1": "linear", "mlp_top1": "MLP"}
 NAMES = {"linear": "linear", "mlp": "MLP", "knn": "k nearest neighbours", "finetune": "fine-tuned"}
 
 

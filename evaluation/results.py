@@ -31,17 +31,19 @@ def write(path: Path, result: Result) -> None:
         file.write((json.dumps(result, indent=2) + "\n").encode())
 
 
-def write_board(run: Path, results: list[Result]) -> None:
-    """Accuracies as scalars at the checkpoint's step."""
+def write_board(run: Path, results: list[Result], own: str) -> None:
+    """Accuracies as scalars at the checkpoint's step; those of other data than the run's ``own`` have their name."""
     with SummaryWriter(str(run)) as board:
         for result in results:
+            data = Path(result["data"]).name
+            on = f"_on_{data}" if own and data != Path(own).name else ""
             for name in (*ROWS, "top5"):
                 if result[name] is not None:
-                    board.add_scalar(f"eval/{result['probe']}_{name}", result[name], result["step"])
+                    board.add_scalar(f"eval/{result['probe']}_{name}{on}", result[name], result["step"])
             for key, name in FEW.items():
                 for part, top1 in result[key].items():
                     if top1 is not None:
-                        board.add_scalar(f"eval/{result['probe']}_{name}_{part}_of_the_labels", top1, result["step"])
+                        board.add_scalar(f"eval/{result['probe']}_{name}_{part}_of_the_labels{on}", top1, result["step"])
 
 
 def announce(results: list[Result], console: Console) -> None:

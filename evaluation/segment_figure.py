@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.patches import Patch
 from torch import Tensor
 
+from evaluation.figure import save_figure
 from evaluation.segment import Segmentation
 
 COLUMNS = 3  # images beside one another, each of three pictures
@@ -33,9 +31,7 @@ def draw_segments(found: Segmentation, run: Path) -> Path:
     patches = [Patch(color=colour, label=f"component {k + 1}") for k, colour in enumerate(colours)]
     figure.legend(handles=patches, loc="outside lower center", ncols=8, frameon=False, fontsize=8)
     figure.suptitle(CAPTION, fontsize=9, x=0.01, ha="left")
-    figure.savefig(run / "segments.png", dpi=120)
-    plt.close(figure)
-    return run / "segments.png"
+    return save_figure(figure, run / "segments.png", dpi=120)
 
 
 def draw_triple(cells: list[plt.Axes], rgb: Tensor, posterior: Tensor, mask: Tensor) -> None:

@@ -54,6 +54,16 @@ def test_the_board_shows_the_accuracies(here):
     assert (shown.step, shown.value) == (3, pytest.approx(found(here, "knn")["top1"]))
 
 
+def test_the_board_tells_other_data_apart(here, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    other = photo_folder(tmp_path, {"train/a": 3, "train/b": 3, "val/a": 2, "val/b": 1})
+    for data in ("photos", other):
+        assert call("--probe", "knn", "--no-baselines", *(() if data == "photos" else ("--data", data))) == ("", 0)
+    board = EventAccumulator(str(here)).Reload()
+    assert len(board.Scalars("eval/knn_top1")) == len(board.Scalars("eval/knn_top1_on_set")) == 1
+
+
 def test_same_run_same_numbers(here):
     def numbers():
         assert call("--run", "one") == ("", 0)

@@ -95,6 +95,11 @@ def test_an_unwritable_output(here, monkeypatch):
     text, code = call("--probe", "linear")
     assert code == 1
     assert "eval-linear.json: is a directory" in text
+    (here / "baselines.json").mkdir()
+    text, code = call("--probe", "knn")
+    assert code == 1
+    assert "baselines.json: is a directory" in text
+    (here / "baselines.json").rmdir()
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     text, code = call("--probe", "knn")
     assert code == 1

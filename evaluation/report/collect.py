@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from engine import runs
-from engine.average import averaged
+from engine import memory, runs
+from engine.average import wanted
 from engine.checkpoint import Checkpoint, steps
 from errors import UserError, warn
 from evaluation.contenders import weights_of
@@ -73,15 +73,14 @@ def collect(run: Path, data: str | None, device: torch.device, last_weights: boo
         UsageError: there is no run, or ``data`` is no shard set.
     """
     record = read_record(run)
-    saved = runs.newest_checkpoint(run) if steps(run / "checkpoints") else None
-    mean = saved is not None and not last_weights and bool(saved.trainer.get("average"))
-    saved = averaged(saved) if saved and mean else saved
+    saved, mean, damage = find_weights(run, last_weights)
     where, images = find_data(record, data, find)
     own = data is None or Path(str(where)).name == record.data  # by its name, as results are known: it may have moved
     page = of_record(record, saved, images.manifest if images and own else None, mean)
     page.run = shlex.quote(str(run))
     if not record.rows:
         page.notes.append("Nothing has been logged yet: curves begin with the first log line.")
+    page.notes += [damage] if damage else []
     if images is None:
         whose = f"{where}: its images are not here" if record.data else "The run was imported, and has no images of its own"
         page.notes.append(f"{whose}, so none are shown; --data names a shard set to look at.")
@@ -89,7 +88,7 @@ def collect(run: Path, data: str | None, device: torch.device, last_weights: boo
     if not own:
         page.notes.append(f"The pictures are of {where}. It was trained on {record.data or 'other data'}.")
     try:
-        with images:
+        with images, memory.explained(memory.elsewhere(device)):
             show(page, images, record, saved, run, device)
     except UserError as error:
         if data is not None:  # it was asked for
@@ -97,6 +96,15 @@ def collect(run: Path, data: str | None, device: torch.device, last_weights: boo
         warn(f"{error}; the report shows the rest")
         page.notes.append(f"{error}. What would follow of images is missing.")
     return page
+
+
+def find_weights(run: Path, last: bool) -> tuple[Checkpoint | None, bool, str]:
+    """The newest checkpoint, if there is one, whether its weights are averages, and what is wrong where none can be read."""
+    try:
+        return (*wanted(runs.newest_checkpoint(run), last), "") if steps(run / "checkpoints") else (None, False, "")
+    except UserError as error:
+        warn(f"{error}; the report shows the rest")
+        return None, False, f"{error}."
 
 
 def show(page: Page, images: ShardSet, record: Record, saved: Checkpoint | None, run: Path, device: torch.device) -> None:
@@ -108,9 +116,9 @@ def show(page: Page, images: ShardSet, record: Record, saved: Checkpoint | None,
     images.expect(iter(()), room(gallery, queries), 0)
     page.labelled = bool((gallery.labels >= 0).any() and (queries.labels >= 0).any())
     page.pairs = pairs(gallery, images.manifest, recipe_of(record.config))
-    if saved is None:
+    if saved is None and not steps(run / "checkpoints"):
         page.notes.append("There is no checkpoint yet: what the encoder makes of images is shown from the first on.")
-    else:
+    elif saved is not None:
         look(page, saved, run, images.manifest, (gallery, queries), device)
 
 

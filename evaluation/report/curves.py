@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
-from evaluation.record import terms
+from evaluation.record import ONLINE, terms
 from evaluation.report.chart import Chart, Line, chart
 
-PROBES = {"linear_top1": "linear", "mlp_top1": "MLP"}
 SECONDS = {"data_s": "data", "compute_s": "compute"}
 SLOWEST = 5
 
@@ -44,7 +43,7 @@ def probes(rows: list[Row]) -> Chart:
         "Classifiers trained beside the encoder on r1, without a gradient into it, and scored on augmented training views: lower "
         "than a probe's test accuracy, but they should keep rising."
     )
-    lines = [line(rows, name, label, 100) for name, label in PROBES.items()]
+    lines = [line(rows, name, label, 100) for name, label in ONLINE.items()]
     return chart("Online probes", lines, "step", "top-1, %", words)
 
 

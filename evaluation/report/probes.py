@@ -131,7 +131,7 @@ def worst_pairs(cells: list[list[Cell]], classes: list[str]) -> list[tuple[str, 
     pairs = [
         (classes[i], classes[j], cell) for i, row in enumerate(cells) for j, cell in enumerate(row) if i != j and cell.images
     ]
-    return sorted(pairs, key=lambda pair: (-pair[2].share, pair[:2]))[:PAIRS]
+    return sorted(pairs, key=lambda pair: (-pair[2].images, pair[:2]))[:PAIRS]
 
 
 def per_class(results: dict[str, Result], weights: str | None) -> PerClass | None:

@@ -23,27 +23,35 @@ def write_run(path, *speeds, planned=40):
     return path
 
 
-def printed(table):
+def compared(runs):
+    """What is printed."""
     console = Console(width=200, record=True)
-    console.print(table)
+    compare(runs, console)
     return console.export_text()
 
 
 def test_the_first_window_is_no_speed_and_a_run_that_has_just_begun_is_a_row(tmp_path):
     runs = [write_run(tmp_path / "a", 1, 500, planned=60), write_run(tmp_path / "b")]
-    table, picture = compare(runs)
-    text = printed(table)
+    text, drawn = compared(runs), tmp_path / "compare.png"
     assert "500" in text
     assert "40 of 60" in text
     assert "0 of 40" in text
-    assert picture == tmp_path / "compare.png"
-    assert picture.stat().st_size > 10_000
-    assert not list(tmp_path.glob("*.tmp"))
+    assert f"picture: {drawn}" in text.replace("\n", "")
+    assert drawn.stat().st_size > 10_000
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "compare.png"}
+
+
+def test_the_table_is_there_where_the_picture_cannot_be(tmp_path):
+    (tmp_path / "compare.png").mkdir()
+    console = Console(width=200, record=True)
+    with pytest.raises(OSError, match=r"compare\.png"):
+        compare([write_run(tmp_path / "a", 1), write_run(tmp_path / "b", 1)], console)
+    assert "images/s, median" in console.export_text()
 
 
 def test_names_are_printed_as_they_are(tmp_path):
     found = [write_run(tmp_path / name, 1) for name in ("a [puppy]", "b [red]")]
-    text = printed(compare(found)[0])
+    text = compared(found)
     assert "a [puppy]" in text
     assert "b [red]" in text
 
@@ -53,7 +61,7 @@ def test_a_result_of_other_data_or_another_step_says_so(tmp_path):
     for run, other in zip(found, ({}, {"step": 20}, {"data": "data/places205"}), strict=True):
         result = {"top1": 0.5, "data": "data/shapes", "step": 40} | other
         (run / "eval-linear.json").write_text(json.dumps(result))
-    (row,) = (line for line in printed(compare(found)[0]).splitlines() if "linear, top-1" in line)
+    (row,) = (line for line in compared(found).splitlines() if "linear, top-1" in line)
     assert [cell.strip() for cell in row.split("│")[2:5]] == ["50.00%", "50.00%, step 20", "50.00%, on places205"]
 
 
@@ -80,7 +88,7 @@ def test_accuracies_on_different_images_are_not_beside_one_another(tmp_path):
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path):
-    text = printed(compare([write_run(tmp_path / "a" / "demo", 1), write_run(tmp_path / "b" / "demo", 1)])[0])
+    text = compared([write_run(tmp_path / "a" / "demo", 1), write_run(tmp_path / "b" / "demo", 1)])
     assert "a/demo" in text
     assert "b/demo" in text
 
@@ -109,9 +117,9 @@ def test_results_that_are_not_whole_are_passed_over(tmp_path):
 def test_what_cannot_be_compared_is_named(tmp_path):
     one = write_run(tmp_path / "a", 1)
     with pytest.raises(UsageError, match="two runs"):
-        compare([one])
+        compared([one])
     with pytest.raises(UsageError, match="no run here"):
-        compare([one, tmp_path])
+        compared([one, tmp_path])
 
 
 def test_a_name_without_its_option_says_which_there_are():

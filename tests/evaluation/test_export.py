@@ -78,6 +78,27 @@ def test_onnx_agrees_for_any_batch(saved, encoder, images, tmp_path):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+@pytest.mark.parametrize("side", [64, 128])
+def test_encoders_of_larger_images_agree(tmp_path, side, suffix):
+    """Theirs are other networks: two more blocks, and of 128 px a stem with reflection."""
+    torch.manual_seed(side)
+    encoder = Encoder(EncoderConfig(side, 8, 64, 1)).eval()
+    settings = replace(PRESETS["laptop64" if side == 64 else "laptop128"], encoder=encoder.config)
+    config = Config("data/x", "x", settings, 7, 3, "auto", "10m", views=as_fields(RECIPES[settings.recipe])).as_dict()
+    weights = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    file, images = tmp_path / f"encoder{suffix}", torch.randn(3, 3, side, side)
+    export(Checkpoint(tmp_path / "step-7", weights, {"step": 7}, config), tmp_path, file, averaged=False)
+    for count in (1, 3):
+        if suffix == ".onnx":
+            session = pytest.importorskip("onnxruntime").InferenceSession(str(file))
+            found = session.run(None, {"images": images[:count].numpy()})
+        else:
+            found = torch.export.load(file).module()(images[:count])
+        assert_same(found, encoder(images[:count]))
+
+
+@torch.no_grad()
 def test_pt2_agrees_for_any_batch(saved, encoder, images, tmp_path):
     export(saved, tmp_path, tmp_path / "encoder.pt2", averaged=False)
     program = torch.export.load(tmp_path / "encoder.pt2").module()

@@ -115,7 +115,7 @@ def test_baselines_of_another_evaluation_meanwhile_are_kept(here):
     assert Kept(here).found.items() >= {"a": 0.5, "b": 0.25}.items()
 
 
-def test_a_baseline_that_fails_does_not_cost_the_encoders_result(here, monkeypatch):
+def test_a_baseline_that_fails_does_not_cost_the_encoders_result(here, monkeypatch, capsys):
     def fail(_):
         raise RuntimeError("no baseline today")
 
@@ -126,6 +126,8 @@ def test_a_baseline_that_fails_does_not_cost_the_encoders_result(here, monkeypat
     assert 0 <= found(here, "finetune")["top1"] <= 1
     assert found(here, "finetune")["top1_random_init"] is None
     assert found(here, "finetune")["chosen"]["batch"] == 8
+    assert f"{found(here, 'finetune')['top1']:.2%}" in capsys.readouterr().out  # the table, too
+    assert list(here.glob("events*"))
 
 
 def test_a_part_of_the_labels_that_is_too_small_is_told_before_any_work(here, monkeypatch):
@@ -176,3 +178,6 @@ def test_no_view_is_encoded_in_vain(here, monkeypatch):
     monkeypatch.setattr(Encoder, "represent", lambda self, x: seen.append(len(x)) or whole(self, x))
     assert call("--probe", "linear", "--views", "1", "--no-baselines") == ("", 0)
     assert sum(seen) == 2 * 96 + 24
+    seen.clear()
+    assert call("--probe", "linear,mlp,knn", "--probe-epochs", "1", "--no-baselines") == ("", 0)
+    assert sum(seen) == 96 + 24  # one pass for all three

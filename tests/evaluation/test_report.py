@@ -147,6 +147,17 @@ def test_shards_that_cannot_be_read_cost_no_curves(photo_set, tmp_path, capsys):
         page_of(tmp_path / "run", str(tmp_path / "set"))
 
 
+def test_a_checkpoint_that_cannot_be_read_costs_no_curves(photo_set, tmp_path, capsys):
+    run = make_run(tmp_path / "run", photo_set, 2)
+    file = next((run / "checkpoints").glob("*/model.safetensors"))
+    file.write_bytes(file.read_bytes()[:-1])
+    text = page_of(run)
+    assert sections(text) == ["run", "curves", "probes", "pairs", "slowest"]
+    assert "none of its checkpoints can be read" in text
+    assert "no checkpoint yet" not in text
+    assert "is damaged" in capsys.readouterr().err
+
+
 def test_a_term_that_is_not_trained_is_called_so(photo_set, tmp_path):
     rows = [json.dumps(row(step) | {"loss_mixture": 3.0}) for step in (20, 40)]
     for mode, name in (("replace", "1→7 (not trained)"), ("join", "1→7")):

@@ -1,10 +1,16 @@
 """Charts, tables and figures of the report, each by itself."""
 
+import math
 import re
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 
+from evaluation.receptive import FIELDS
+from evaluation.report import neighbours as report_neighbours
+from evaluation.report import scores as report_scores
 from evaluation.report.chart import Line, chart, ticks
 from evaluation.report.curves import begun
 from evaluation.report.facts import duration
@@ -31,9 +37,48 @@ def test_neighbours_and_their_votes():
     assert votes(labels, np.array([[0.9, 0.8, 0.7]] * 3)).tolist() == [0, 2, -1]
 
 
+def test_right_and_wrong_votes_are_told_apart(monkeypatch):
+    """Of queries (0 to 4) with classes a, b, a, unknown, b, whose nearest are all of a: the first and third are right."""
+    part = lambda labels: SimpleNamespace(labels=np.array(labels), rows=np.arange(len(labels)))  # noqa: E731
+    monkeypatch.setattr(report_neighbours, "draw", lambda _, which, *__: sorted(which.tolist()))
+    gallery, seen = part([0] * 9), (torch.eye(9, 4), torch.eye(5, 4))
+    found = report_neighbours.neighbours(gallery, part([0, 1, 0, -1, 1]), seen, None, None)
+    assert found.rows == {"right": [0, 2], "wrong": [1, 4]}
+    assert (found.accuracy, found.queries, found.gallery) == (0.5, 4, 9)
+    unlabelled = report_neighbours.neighbours(part([-1] * 9), part([-1] * 5), seen, None, None)
+    assert (unlabelled.rows, unlabelled.accuracy) == ({"unknown": [0, 1, 2, 3, 4]}, None)
+
+
+def test_score_maps_are_of_a_source_on_its_own_second_view(monkeypatch):
+    """Image i is found in its own second view alone, in row 1 and column 4 of 7; nothing of it is in others'."""
+    laid = []
+    monkeypatch.setattr(report_scores, "heat", lambda scores, view, _: laid.append(scores) or view)
+    sources, targets = torch.eye(3, 4), torch.zeros(3, 4, 7, 7)
+    for i in range(3):
+        targets[i, i, 1, 4] = 4.0 * (i + 1)
+    field, clip = FIELDS[32], 20.0
+    views = np.zeros((3, 112, 112, 3), np.uint8)
+    found, (least, most) = report_scores.maps(sources, targets, views, field, clip, "r1 on r7")
+    peaks = [clip * math.tanh(4.0 * (i + 1) / 2 / clip) for i in range(3)]  # <source, target> / sqrt(R), softly clipped
+    assert [each.own for each in found] == pytest.approx([peak / 49 for peak in peaks])
+    assert [each.others for each in found] == [0, 0, 0]
+    assert (least, most) == (0, pytest.approx(peaks[-1]))
+    centre = lambda place: (place * field.stride - field.pad + field.side / 2) * 112 / 32  # noqa: E731
+    for scores in laid:
+        row_, column = np.unravel_index(scores.argmax(), scores.shape)
+        assert abs(row_ - centre(1)) < 8
+        assert abs(column - centre(4)) < 8
+
+
 def test_confusions_are_of_the_true_class():
     found = confusion({"linear": {"confusion": [[8, 2], [0, 5]], "classes": ["a", "b"]}}, None)
     assert found.pairs == [("a", "b", (2, 0.2))]
+
+
+def test_the_most_frequent_confusion_comes_first():
+    """By images, as where there are very many classes: one of the only image of a class says little."""
+    found = confusion({"linear": {"confusion": [[8, 2, 0], [0, 5, 0], [1, 0, 0]], "classes": ["a", "b", "c"]}}, None)
+    assert [pair[:2] for pair in found.pairs] == [("a", "b"), ("c", "a")]
 
 
 def test_many_classes_are_a_matrix():
