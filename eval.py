@@ -99,7 +99,7 @@ def report_on(run: Path, data: str | None, device: torch.device, last: bool, fin
     console.print(f"report: {write_report(run, data, device, last, find)}", soft_wrap=True, highlight=False)
 
 
-def use(
+def write_out(
     saved: Checkpoint,
     run: Path,
     data: ShardSet | None,
@@ -175,7 +175,7 @@ def main(
     saved, mean = wanted(found, last)
     if export is not None or features_out is not None:
         source = find(runs.data_of(saved, data)) if features_out is not None else None
-        use(saved, directory, source, export, features_out, mean, place(gpus), console)
+        write_out(saved, directory, source, export, features_out, mean, place(gpus), console)
         return
     subject, where = Subject(saved, directory, find(runs.data_of(saved, data)), mean), place(gpus, procs)
     if segments:

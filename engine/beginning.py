@@ -40,7 +40,7 @@ def begin(trainer: Trainer, run: Path, resume: str) -> Begun:
         UserError: it cannot be read.
     """
     there = checkpoint.steps(run / "checkpoints")
-    saved = find_start(run, trainer.config, trainer.loader.fingerprint()["shards"], resume)
+    saved = find_start_together(run, trainer.config, trainer.loader.fingerprint()["shards"], resume)
     if saved:
         trainer.load(saved)
         return Begun(there, saved.path, saved.trainer["machine"], None)
@@ -51,7 +51,7 @@ def begin(trainer: Trainer, run: Path, resume: str) -> Begun:
     return Begun(there, None, {}, source)
 
 
-def find_start(run: Path, config: Config, shards: list[str], resume: str) -> checkpoint.Checkpoint | None:
+def find_start_together(run: Path, config: Config, shards: list[str], resume: str) -> checkpoint.Checkpoint | None:
     """The checkpoint to continue from: rank 0 looks for it, and all ranks read the one that it found."""
     # What this command began goes on, wherever it had begun. Of several machines, one alone may know that ranks were lost.
     if any(from_all(elastic.restarted())) and checkpoint.steps(run / "checkpoints"):

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from engine.json_file import as_json
 from engine.tensors import crc, summed, write_tensors
 from errors import UserError, first_line, is_shortage, warn
 
@@ -80,10 +81,6 @@ def write(directory: Path, weights: dict[str, Tensor], trainer: dict[str, Any], 
     with summed(directory / CHECKSUMS) as sums:
         sums.write(as_json({name: file.crc for name, file in zip(FILES, (model, state, fields), strict=True)}))
     flush(directory)
-
-
-def as_json(value: dict[str, Any]) -> bytes:
-    return (json.dumps(value, indent=2) + "\n").encode()
 
 
 def flush(path: Path) -> None:

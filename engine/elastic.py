@@ -52,14 +52,14 @@ def run_ranks(ranks: int, arguments: list[str], max_restarts: int, saves: bool =
     """
     if "--debug" not in arguments:
         logging.disable(logging.CRITICAL)  # the agent's account of each rank; the ranks speak for themselves
-    signals = Signals(saves)
+    relay = Relay(saves)
     for restart in range(max_restarts + 1):
         try:
-            code, lost = run_once(ranks, arguments, signals)
+            code, lost = run_once(ranks, arguments, relay)
         except SignalException:
             if saves:  # which was announced
                 warn(f"the ranks ended before they had saved; {GOES_ON}, if there is one")
-            return 128 + (signals.first or signal.SIGTERM)
+            return 128 + (relay.first or signal.SIGTERM)
         if lost is None:
             return code
         os.environ[RESTARTED] = "1"
@@ -70,7 +70,7 @@ def run_ranks(ranks: int, arguments: list[str], max_restarts: int, saves: bool =
     raise UserError(f"{lost}{after}; {GOES_ON if saves else AGAIN}")
 
 
-def run_once(ranks: int, arguments: list[str], signals: Signals) -> tuple[int, str | None]:
+def run_once(ranks: int, arguments: list[str], relay: Relay) -> tuple[int, str | None]:
     """An exit code, or what became of the rank that was lost.
 
     Raises:
@@ -93,12 +93,12 @@ def run_once(ranks: int, arguments: list[str], signals: Signals) -> tuple[int, s
             shutdown_timeout=STOP_SECONDS,
         )
         try:
-            with signals.heeded():
+            with relay.heeded():
                 elastic_launch(config, sys.executable)(*arguments)
         except ChildFailedError as error:
             return verdict({rank: failure.exitcode for rank, failure in error.failures.items()})
         except SignalException:  # the agent has waited for the ranks, and does not tell how they ended
-            if not (signals.saves and outcome.exists()):  # or rank 0 had not begun, or was lost
+            if not (relay.saves and outcome.exists()):  # or rank 0 had not begun, or was lost
                 raise
             return int(outcome.read_text() or 1), None
     return 0, None
@@ -139,7 +139,7 @@ def verdict(codes: dict[int, int]) -> tuple[int, str | None]:
     return 1, f"rank {rank} was ended by {signal.Signals(-code).name}{hint}"
 
 
-class Signals:
+class Relay:
     """Passes the first signal on to the ranks, which stop in their own time; the second ends them at once."""
 
     def __init__(self, saves: bool) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 from engine import checkpoint
+from engine.json_file import as_json
 from engine.presets import Preset
 from engine.runs import Config
 from errors import UsageError, UserError
@@ -42,7 +42,7 @@ def write(found: Imported, out: Path) -> None:
     fields = config(found).as_dict()
     with locked(temporary, "another process imports here; wait for it, or give another --out"):
         try:
-            (temporary / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
+            (temporary / "config.json").write_bytes(as_json(fields))
             checkpoint.save(temporary / "checkpoints", found.step, found.modules().state_dict(), {"step": found.step}, fields)
             temporary.rename(out)
         except BaseException:

@@ -10,8 +10,8 @@ from torch import nn
 
 from engine import adam
 from engine.adam import Chosen
+from engine.layerwise import Lamb, Lars
 from engine.presets import Preset
-from engine.scaled import Lamb, Lars
 from errors import UsageError
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import checkpoint
+from engine.json_file import as_json
 from errors import UserError, first_line
 from lock import locked
 
@@ -79,11 +80,11 @@ def write_config(run: Path, config: dict[str, Any]) -> None:
         UserError: it cannot be written.
     """
     path, temporary = run / "config.json", run / "config.json.tmp"
-    text = json.dumps(config, indent=2) + "\n"
-    if path.exists() and path.read_text(errors="replace") == text:
+    text = as_json(config)
+    if path.exists() and path.read_bytes() == text:
         return
     try:
-        temporary.write_text(text)
+        temporary.write_bytes(text)
         checkpoint.flush(temporary)
         temporary.replace(path)
     except OSError as error:

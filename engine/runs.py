@@ -13,18 +13,19 @@ from typing import Any
 import torch
 
 from engine import checkpoint
+from engine.json_file import read_json
 from engine.presets import Preset
 from errors import UsageError, UserError, first_line
 from model.encoder import EncoderConfig
 
 RUNS = Path("runs")
-# By a resumed run. Whether the data are the same, the loader knows; what the last three do to numbers is a warning.
+# By a resumed run. The loader knows whether data are the same; what kernel, compiled and compress do to numbers is a warning.
 MAY_CHANGE = {"save_every", "keep", "data", "kernel", "compiled", "compress"}
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides a run's numbers; saved as config.json."""
+    """What decides a run's numbers, and how it saves; written as config.json."""
 
     data: str
     preset: str
@@ -86,11 +87,7 @@ def default_run(data: str, config: Config) -> Path:
 
 def read_config(run: Path) -> dict[str, Any]:
     """A run's configuration; empty if there is none to be read, which equals no other."""
-    try:
-        found = json.loads((run / "config.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return read_json(run / "config.json")
 
 
 def run_path(run: str, option: str = "--run") -> Path:

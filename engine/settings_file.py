@@ -23,23 +23,11 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 import typer
 
 from engine.presets import Preset
+from engine.runs import Config
 from errors import UsageError
 from model.encoder import EncoderConfig
 
-RUN = {
-    "data": str,
-    "preset": str,
-    "steps": int,
-    "seed": int,
-    "amp": str,
-    "save_every": str,
-    "init": str | None,
-    "pixels": str,
-    "keep": int,
-    "kernel": str,
-    "compiled": str,
-    "compress": str,
-}
+RUN = {name: kind for name, kind in get_type_hints(Config).items() if name not in ("settings", "views")}
 WORDS = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false"}
 
 

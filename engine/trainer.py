@@ -16,7 +16,7 @@ from engine.meter import Meter
 from engine.parallel import from_all, parallel
 from engine.runs import Config
 from engine.schedule import learning_rate
-from model import AMDIM, Losses
+from model import AMDIM
 from model.collectives import rank, world
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Trainer:
         """From here on all ranks take the same steps, from the weights that rank 0 has."""
         self.parallel = parallel(self.model, self.device, self.config.compress)
 
-    def update(self, x1: Tensor, x2: Tensor, label: Tensor, locations: Tensor) -> Losses:
+    def update(self, x1: Tensor, x2: Tensor, label: Tensor, locations: Tensor) -> None:
         """One optimizer step."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
@@ -81,7 +81,6 @@ class Trainer:
         # A float16 step whose gradient overflowed is skipped, and the next has a lower scale.
         self.watch.note(self.step, [losses.total] if self.scaler.is_enabled() else [losses.total, norm])
         self.meter.add(losses, norm)
-        return losses
 
     def clip(self) -> Tensor:
         """The norm that the gradient of all ranks' images had before it was clipped, on its device; nothing waits for it."""

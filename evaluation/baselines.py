@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from engine.json_file import as_json, read_json
 from shards.atomic import atomic
 
 FILE = "baselines.json"
@@ -15,19 +15,12 @@ class Kept:
 
     def __init__(self, run: Path) -> None:
         self.path = run / FILE
-        self.found = self.read()
-
-    def read(self) -> dict[str, float]:
-        try:
-            found = json.loads(self.path.read_text())
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        self.found: dict[str, float] = read_json(self.path)
 
     def put(self, found: dict[str, float]) -> None:
         """Adds to what is there, by another evaluation too that ran meanwhile."""
         if found.items() <= self.found.items():
             return
-        self.found |= self.read() | found
+        self.found |= read_json(self.path) | found
         with atomic(self.path) as file:
-            file.write((json.dumps(self.found, indent=2) + "\n").encode())
+            file.write(as_json(self.found))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import shutil
 import tempfile
@@ -28,6 +27,7 @@ from torch import Tensor, nn
 
 from engine import runs
 from engine.checkpoint import Checkpoint
+from engine.json_file import as_json
 from errors import UsageError, UserError, first_line
 from evaluation.card import card
 from evaluation.contenders import trained, weights_of
@@ -60,7 +60,7 @@ def export(saved: Checkpoint, run: Path, file: Path, averaged: bool) -> list[Pat
     try:
         with named(file):
             WRITERS[file.suffix](encoder, temporary / file.name)
-            (temporary / f"{file.name}.json").write_text(json.dumps(fields, indent=2) + "\n")
+            (temporary / f"{file.name}.json").write_bytes(as_json(fields))
             (temporary / f"{file.name}.md").write_text(card(fields, run, file.name))
         # The file itself last: whoever sees it finds the others beside it.
         written = sorted(temporary.iterdir(), key=lambda path: path.name == file.name)

@@ -127,9 +127,14 @@ def collect(batches: Iterable[tuple[Tensor, Tensor]], *functions: Function) -> l
     return [labelled(torch.cat(part), torch.cat(labels)) for part in parts]
 
 
+def ready(encoder: Encoder, device: torch.device) -> Encoder:
+    """To be looked through: on the device, channels-last, with the statistics of training."""
+    return encoder.eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 def represent(encoder: Encoder, precision: Precision, device: torch.device) -> Function:
     """The function from images to r1 (B, R), with the statistics of training."""
-    encoder = encoder.eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    encoder = ready(encoder, device)
 
     @torch.no_grad()
     def function(x: Tensor) -> Tensor:

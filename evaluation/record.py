@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 from engine import runs
 from engine.checkpoint import steps
+from engine.json_file import read_json
 from engine.logs import FILE, read_rows
 from errors import UsageError
 
@@ -95,7 +95,7 @@ def read_results(run: Path) -> dict[str, dict[str, Any]]:
     """By probe, in the order of NAMES; a file that is no result, as one half-written by another program, is passed over."""
     found = {}
     for path in sorted(run.glob("eval-*.json"), key=order):
-        result = read(path)
+        result = read_json(path)
         if isinstance(result.get("top1"), float):
             found[path.stem.removeprefix("eval-")] = result
     return found
@@ -104,14 +104,6 @@ def read_results(run: Path) -> dict[str, dict[str, Any]]:
 def order(path: Path) -> tuple[int, str]:
     name = path.stem.removeprefix("eval-")
     return (list(NAMES).index(name) if name in NAMES else len(NAMES)), name
-
-
-def read(path: Path) -> dict[str, Any]:
-    try:
-        result = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return result if isinstance(result, dict) else {}
 
 
 def top1(result: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 
+from engine.json_file import as_json
 from shards.atomic import atomic
 
 ROWS = {
@@ -28,7 +28,7 @@ def file_of(run: Path, probe: str) -> Path:
 def write(path: Path, result: Result) -> None:
     """Whole or not at all."""
     with atomic(path) as file:
-        file.write((json.dumps(result, indent=2) + "\n").encode())
+        file.write(as_json(result))
 
 
 def write_board(run: Path, results: list[Result], own: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -16,6 +15,7 @@ from engine.precision import Precision
 from errors import UsageError, UserError
 from evaluation.agreement import Overlap, best_iou, choose_foreground, iou, join, overlap
 from evaluation.contenders import trained
+from evaluation.features import ready
 from evaluation.masks import SIDE, read_masks
 from evaluation.receptive import FIELDS, Field, upsample
 from evaluation.segmenters import Seen, Segmenter, segmenters
@@ -49,17 +49,15 @@ class Segmentation(NamedTuple):
     masks: Tensor
 
 
-def segment(
-    saved: Checkpoint, data: Path | ShardSet, precision: Precision, device: torch.device, split: str = "val"
-) -> Segmentation:
-    """Measures a run's mixture on all images of a split.
+def segment(saved: Checkpoint, data: ShardSet, precision: Precision, device: torch.device) -> Segmentation:
+    """Measures a run's mixture on the whole validation split.
 
     Raises:
         UsageError: the run was trained without mixture features, or the images have no masks, or nothing is in them.
     """
     settings = saved.config["settings"]
     recipe, field = recipe_of(saved.config), FIELDS[settings["encoder"]["size"]]
-    masks, of_train = read_masks(data, split, recipe), read_masks(data, "train", recipe, (BANK + ASSIGN) * 256)
+    masks, of_train = read_masks(data, "val", recipe), read_masks(data, "train", recipe, (BANK + ASSIGN) * 256)
     see = seer(saved, recipe, precision, device)
     train = list(islice(look(EvalLoader(data, ["train"], recipe, device=device), see), BANK + ASSIGN))
     bank = concatenate(train[:BANK])
@@ -69,7 +67,7 @@ def segment(
     if not (masks.any() and of_train[first:].any()):
         raise UsageError(f"{data}: its masks are empty in the part of the images that evaluation sees")
     known = agreement(methods, assign, of_train[first:], field)
-    test = EvalLoader(data, [split], recipe, device=device)
+    test = EvalLoader(data, ["val"], recipe, device=device)
     found = agreement(methods, look(test, see), masks, field)
     scores, train_scores = (
         {name: score(each[name], known[name], by_image=name.endswith("by_image")) for name in methods} for each in (found, known)
@@ -110,8 +108,7 @@ def load(saved: Checkpoint, device: torch.device) -> tuple[Encoder, Mixture]:
         mixture.load_state_dict({k.removeprefix(prefix): v for k, v in saved.weights.items() if k.startswith(prefix)})
     except RuntimeError as error:
         raise UserError(f"{saved.path}: its mixture is not the one in its config.json; take another checkpoint") from error
-    encoder = encoder.eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return encoder, mixture.to(device)
+    return ready(encoder, device), mixture.to(device)
 
 
 def look(batches: Iterable[tuple[Tensor, Tensor]], see: Callable[[Tensor], Seen]) -> Iterator[Seen]:

@@ -1,4 +1,4 @@
-"""AMDIM: encoder, objective and probes. Pure torch, importable on its own."""
+"""AMDIM: encoder, objective and probes. Of torch and safetensors alone, importable on its own."""
 
 from model.amdim import AMDIM, Losses
 from model.encoder import Encoder, EncoderConfig, Features

@@ -1,7 +1,7 @@
 """The AMDIM encoder (Bachman, Hjelm, Buchwalter 2019, arXiv 1906.00910; layers as in github.com/Philip-Bachman/amdim-public).
 
-Strided convolutions without padding, and units of 1x1 convolutions between them, so that the receptive fields of neighbouring
-locations overlap little: with much overlap, predicting one view's locations from the other's would be too easy.
+Strided convolutions without zero padding, and units of 1x1 convolutions between them, so that the receptive fields of
+neighbouring locations overlap little: with much overlap, predicting one view's locations from the other's would be too easy.
 
 Shape letters: B images, R embedding width, S image side, w encoder width, d units a block.
 """

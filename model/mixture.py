@@ -53,7 +53,6 @@ def mixture_nce(
     targets: Tensor,
     clip: float = CLIP,
     alpha: float = ALPHA,
-    implementation: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """One term: the K sources of each image (B, K, R) predict its targets (B, L, R), against negatives of all ranks.
 
@@ -63,7 +62,7 @@ def mixture_nce(
     Raises:
         ValueError: with fewer than two images there is no negative.
     """
-    return score_mixtures([gather(sources)], [targets], clip, alpha, implementation)
+    return score_mixtures([gather(sources)], [targets], clip, alpha)
 
 
 def mixture_both_ways(
@@ -72,19 +71,16 @@ def mixture_both_ways(
     view2: Features,
     clip: float = CLIP,
     alpha: float = ALPHA,
-    implementation: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """The mean loss of the two directions, and half the sum of their regularisers, as the other terms are weighed."""
     on_their_way = [Gathering(mixture(view.r1.flatten(1))) for view in (view1, view2)]
     targets = [locations_of(view.r7) for view in (view2, view1)]
-    return score_mixtures([each.wait() for each in on_their_way], targets, clip, alpha, implementation)
+    return score_mixtures([each.wait() for each in on_their_way], targets, clip, alpha)
 
 
-def score_mixtures(
-    sources: list[Tensor], targets: list[Tensor], clip: float, alpha: float, implementation: str
-) -> tuple[Tensor, Tensor]:
+def score_mixtures(sources: list[Tensor], targets: list[Tensor], clip: float, alpha: float) -> tuple[Tensor, Tensor]:
     """Loss and regulariser, the means over directions from sources of all ranks (N, K, R) to targets of this one (B, L, R)."""
-    found = [score_sources(*pair, clip, implementation) for pair in zip(sources, targets, strict=True)]
+    found = [score_sources(*pair, clip) for pair in zip(sources, targets, strict=True)]
     sums = add_up(torch.stack([each.negatives for each in found]))
     own = sums[:, own_rows(len(targets[0]))]
     losses = [mixture_loss(log_scores(N, each.positives), alpha) for N, each in zip(own, found, strict=True)]

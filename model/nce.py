@@ -112,7 +112,7 @@ def direction(sources: Tensor, target: Features, clip: float, implementation: st
     return to_5, score_sources(sources[:, :1], locations_of(target.r7), clip, implementation)
 
 
-def score_sources(sources: Tensor, targets: Tensor, clip: float, implementation: str) -> Scores:
+def score_sources(sources: Tensor, targets: Tensor, clip: float, implementation: str = "auto") -> Scores:
     """P sources of each image of all ranks (N, P, R) on the targets of this rank's images (B, L, R)."""
     (N, P, _), (B, L, _) = sources.shape, targets.shape
     if N < 2:

@@ -195,7 +195,7 @@ class TwoViewLoader:
         """Continues at a saved state.
 
         Raises:
-            UsageError: when the state was saved with other shards, recipe, batch or seed; names them.
+            UsageError: when the state was saved with other shards, recipe, pixels, batch or seed; names them.
         """
         own = self.fingerprint()
         changed = [name for name in own if own[name] != state["fingerprint"].get(name)]

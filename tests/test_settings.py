@@ -21,6 +21,17 @@ def test_a_config_json_repeats_its_run(photo_set, tmp_path):
     assert same_weights(tmp_path / "runs" / "one", tmp_path / "runs" / "two")
 
 
+def test_a_config_json_of_another_machine_says_what_differs(photo_set, tmp_path):
+    train(photo_set, "one", "--steps", "1", cwd=tmp_path)
+    config = tmp_path / "runs" / "one" / "config.json"
+    fields = json.loads(config.read_text())
+    fields["machine"]["precision"] = "torch.float16"
+    config.write_text(json.dumps(fields))
+    result = run("train.py", "--config", config, "--gpus", "0", "--run", "two", "--dry-run", cwd=tmp_path)
+    assert "warning: precision was torch.float16 and is torch.bfloat16: numbers will not be the same" in result.stderr
+    assert result.stderr.count("warning") == 1
+
+
 def test_an_option_goes_before_the_file(photo_set, tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text("seed = 5\nsteps = 30\n")
@@ -42,5 +53,6 @@ def test_a_dry_run_tells_the_cost_and_leaves_nothing(photo_set, tmp_path):
         out = run("train.py", *arguments, *more, cwd=tmp_path).stdout
         assert "images/s" in out
         assert "memory a process" in out
+        assert "views alone" in out
         assert "1,000 steps of 16 images would take 0:" in out
         assert list(tmp_path.iterdir()) == []

@@ -16,6 +16,7 @@ from engine import precision
 from engine.checkpoint import Checkpoint
 from engine.precision import Precision
 from evaluation.contenders import trained
+from evaluation.features import ready, represent
 from evaluation.report.sample import Part
 from model.encoder import Encoder, Features
 from pipeline.backends import choose, cores, job_of, make_views
@@ -41,14 +42,10 @@ class Eye:
         with self.precision.autocast(self.device):
             return Features(*(each.float().cpu() for each in self.encoder(x.to(self.device))))
 
-    @torch.no_grad()
     def represent(self, part: Part) -> Tensor:
         """r1 of every centred view: (n, R) float32 on the CPU."""
-        found = []
-        for x in self.centred(part):
-            with self.precision.autocast(self.device):
-                found.append(self.encoder.represent(x.to(self.device)).float().cpu())
-        return torch.cat(found)
+        r1 = represent(self.encoder, self.precision, self.device)
+        return torch.cat([r1(x).float().cpu() for x in self.centred(part)])
 
     def centred(self, part: Part) -> Iterator[Tensor]:
         """The views of evaluation, (B, 3, S, S) at a time."""
@@ -67,5 +64,4 @@ class Eye:
 
 
 def open_eye(saved: Checkpoint, device: torch.device) -> Eye:
-    encoder = trained(saved).eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Eye(encoder, recipe_of(saved.config), precision.choose("auto", device), device)
+    return Eye(ready(trained(saved), device), recipe_of(saved.config), precision.choose("auto", device), device)

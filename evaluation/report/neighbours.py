@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from evaluation.features import fit_scaler, labelled
 from evaluation.report.pictures import Picture, picture, thumbnails
 from evaluation.report.sample import Part, names_of
 from pipeline.recipes import Recipe
@@ -82,9 +83,8 @@ def look_up(gallery: Tensor, queries: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 def standardised(x: Tensor, by: Tensor) -> Tensor:
-    """Features (q, R) less the mean of others, (n, R), by their standard deviation; those that never vary become zero."""
-    spread, mean = torch.std_mean(by, 0, correction=0)
-    return torch.where(spread > 1e-6, (x - mean) / spread.clamp(min=1e-6), 0.0)
+    """Features (q, R) with the mean and variance of others, (n, R), as 0 and 1."""
+    return fit_scaler(labelled(by, torch.zeros(len(by), dtype=torch.int64)), x.device)(x)
 
 
 def votes(labels: np.ndarray, cosine: np.ndarray) -> np.ndarray:

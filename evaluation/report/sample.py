@@ -21,7 +21,6 @@ FAR = 4  # shards of a split that are read of a set that is elsewhere, as each o
 class Part:
     """Some samples of a split, by their rows (n,) in its store; ``pool`` are all rows that may be read, in a random order."""
 
-    split: str
     store: Store
     rows: np.ndarray
     pool: np.ndarray
@@ -40,7 +39,7 @@ class Part:
         return self.of(self.rows[which])
 
     def of(self, rows: np.ndarray) -> Part:
-        return Part(self.split, self.store, rows, self.pool)
+        return Part(self.store, rows, self.pool)
 
 
 def choose_parts(data: ShardSet, seed: int = 0) -> tuple[Part, Part]:
@@ -62,7 +61,7 @@ def whole(data: ShardSet, split: str, rng: np.random.Generator) -> Part:
     rows = rng.permutation(len(store))
     if isinstance(data, RemoteSet):
         rows = rows[np.isin(store.numbers(rows), rng.permutation(len(store.shards))[:FAR])]
-    return Part(split, store, rows, rows)
+    return Part(store, rows, rows)
 
 
 def room(*parts: Part) -> int:

@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from engine.checkpoint import Checkpoint
+from engine.json_file import read_json
 from evaluation.contenders import weights_of
 from evaluation.receptive import FIELDS
-from evaluation.record import read
 from evaluation.report.eye import Eye
 from evaluation.report.pictures import SIDE, Picture, picture, thumbnails
 from evaluation.report.probes import note_of
@@ -49,7 +49,7 @@ def segments(eye: Eye, saved: Checkpoint, gallery: Part, queries: Part, manifest
         coloured = picture(enlarged(part), f"parts of this {what}, a colour each")
         images.append((name, picture(image, what), coloured))
     colours = [f"rgb({','.join(str(round(255 * level)) for level in colour)})" for colour in palette(maps.shape[1])]
-    found = read(run / "eval-segment.json")
+    found = read_json(run / "eval-segment.json")
     scores = found.get("methods") if isinstance(found.get("methods"), dict) else None
     scores = {NAMES.get(name, name): each for name, each in (scores or {}).items()}
     return Segments(images, colours, scores, note_of(found, "images with masks", weights_of(saved)))

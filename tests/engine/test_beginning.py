@@ -13,7 +13,7 @@ def test_after_a_loss_a_run_that_has_saved_nothing_begins_where_it_had_begun(tmp
     monkeypatch.setenv(elastic.RESTARTED, "1")
     if saved:
         (tmp_path / "checkpoints" / "step-5").mkdir(parents=True)
-    beginning.find_start(tmp_path, None, [], "runs/other/checkpoints/step-30")
+    beginning.find_start_together(tmp_path, None, [], "runs/other/checkpoints/step-30")
     assert asked == ["auto" if saved else "runs/other/checkpoints/step-30"]
 
 
@@ -21,5 +21,5 @@ def test_without_a_loss_what_is_asked_for_counts(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(beginning.runs, "find_start", lambda *asked_for: asked.append(asked_for[-1]))
     (tmp_path / "checkpoints" / "step-5").mkdir(parents=True)
-    beginning.find_start(tmp_path, None, [], "never")
+    beginning.find_start_together(tmp_path, None, [], "never")
     assert asked == ["never"]

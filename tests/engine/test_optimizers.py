@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from engine import adam, optimizers
+from engine.layerwise import TRUST, Lamb, Lars
 from engine.optimizers import groups, make
 from engine.presets import PRESETS, configure
-from engine.scaled import TRUST, Lamb, Lars
 from errors import UsageError
 from tests.engine.test_adam import PYTHON_ONLY, forget
 

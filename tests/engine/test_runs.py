@@ -1,9 +1,11 @@
 """Which run and which start a command means."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from engine import runs
 from errors import UsageError
@@ -49,3 +51,14 @@ def test_results_of_a_checkpoint_go_to_its_run_from_wherever_it_is_named(tmp_pat
         assert runs.evaluated(None, Path(name)) == run
     with pytest.raises(UsageError, match="say with --run"):
         runs.evaluated(None, tmp_path)
+
+
+def test_a_processor_is_known_by_its_name_and_its_vector_instructions(monkeypatch):
+    """Either may change the last bits."""
+    info = Path("/proc/cpuinfo").read_text()
+    assert not (found := re.search(r"^model name\s*:\s*(.*)$", info, re.MULTILINE)) or found[1] in runs.processor()
+    before = runs.machine(torch.device("cpu"))
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "SOME OTHER")
+    after = runs.machine(torch.device("cpu"))
+    assert after["processor"] != before["processor"]
+    assert after["processor"].endswith("SOME OTHER")

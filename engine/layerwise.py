@@ -18,7 +18,7 @@ from torch import Tensor
 TRUST = 1e-3  # eta of LARS, the paper's
 
 
-class Scaled(torch.optim.Optimizer):
+class Layerwise(torch.optim.Optimizer):
     """What the two have in common: a pass over weights, and steps that are skipped."""
 
     _step_supports_amp_scaling = True
@@ -37,7 +37,7 @@ class Scaled(torch.optim.Optimizer):
         raise NotImplementedError
 
 
-class Lamb(Scaled):
+class Lamb(Layerwise):
     """Adam's direction plus decoupled decay, as long as the weight is times ``lr``.
 
     Args:
@@ -86,7 +86,7 @@ class Lamb(Scaled):
             commit(old, new, skip)
 
 
-class Lars(Scaled):
+class Lars(Layerwise):
     """Momentum, of gradients scaled to ``TRUST`` times the weight's norm.
 
     Args:
