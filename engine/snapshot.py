@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -35,8 +36,10 @@ def copy(value: Any, buffer: Any) -> Any:
 
 
 def place_for(tensor: Tensor, buffer: Any) -> Tensor:
-    """``buffer`` if it is a place for ``tensor``, or a new one; pinned where ``tensor`` is on a GPU."""
+    """``buffer`` if it is a place for ``tensor``, or a new one; pinned where ``tensor`` is on a GPU and the host can."""
     own = tensor.shape, tensor.dtype, tensor.stride()
     if isinstance(buffer, Tensor) and (buffer.shape, buffer.dtype, buffer.stride()) == own:
         return buffer
-    return torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
+    with suppress(RuntimeError):  # a container may pin little, and a slower copy is better than no checkpoint
+        return torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
+    return torch.empty_like(tensor, device="cpu")

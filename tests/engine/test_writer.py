@@ -1,6 +1,7 @@
 """Checkpoints beside the loop: what is written is the state when it was saved, one at a time, and failures are heard of."""
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from safetensors.torch import load_file
 
 from engine import checkpoint
 from engine.finite import NotFinite
-from engine.snapshot import snapshot
+from engine.snapshot import place_for, snapshot
 from engine.tensors import crc, summed, write_tensors
 from engine.writer import Writer
 from errors import UserError
@@ -192,3 +193,18 @@ def test_a_real_full_disk_names_itself():
 
     with pytest.raises(OSError, match="No space left"), summed(Path("/dev/full")) as file:
         torch.save({"w": torch.randn(1 << 20)}, file)
+
+
+def test_a_host_that_cannot_pin_memory_copies_into_other_memory(monkeypatch):
+    asked = []
+
+    def empty_like(tensor, device, pin_memory=False):
+        asked.append(pin_memory)
+        if pin_memory:
+            raise RuntimeError("CUDA error: out of memory")
+        return torch.empty(tensor.shape, device=device)
+
+    monkeypatch.setattr(torch, "empty_like", empty_like)
+    on_gpu = SimpleNamespace(shape=(2, 3), dtype=torch.float32, stride=lambda: (3, 1), is_cuda=True)
+    assert place_for(on_gpu, None).shape == (2, 3)
+    assert asked == [True, False]
