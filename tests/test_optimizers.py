@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import eval as evaluate
 from engine import checkpoint
+from engine.average import wanted
 from engine.trainer import Trainer
 from tests.commands import ROUNDING, difference, rows
 from tests.commands import train as in_float32
@@ -104,8 +104,8 @@ def test_evaluation_takes_the_averages_unless_it_is_told_not_to(photo_set, tmp_p
         found[more] = json.loads((tmp_path / "runs" / "mean" / "eval-linear.json").read_text())["averaged"]
         assert ("averaged weights" in shown) == (not more)
     assert list(found.values()) == [True, False]
-    saved, mean = final(tmp_path / "runs" / "mean"), tmp_path / "runs" / "mean"
-    last, averages = (evaluate.checkpoint_of(None, mean, last=flag)[0].weights for flag in (True, False))
+    saved = final(tmp_path / "runs" / "mean")
+    last, averages = (wanted(saved, last=flag)[0].weights for flag in (True, False))
     assert all(torch.equal(last[name], value) for name, value in saved.weights.items())
     assert all(torch.equal(averages[name], value) for name, value in saved.trainer["average"].items())
     assert not torch.equal(last["encoder.to_7.0.0.weight"], averages["encoder.to_7.0.0.weight"])
