@@ -6,6 +6,7 @@ them, and whatever else goes wrong, into that line. ``--debug`` anywhere on the 
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -23,6 +24,8 @@ SHORTAGES = (
     "CUDA allocation",
     "STATUS_ALLOC_FAILED",
 )  # torch's, CUDA's, DALI's, its libraries'
+TO_DO = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room on that disk, or name a place on another one")
+TO_DO |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "name another place, or have its owner let you in")
 GPU_FAULTS = ("CUDA error", "CUDA runtime", "CUDA driver")
 
 
@@ -60,7 +63,7 @@ def explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, typer.TyperException):
         return f"{error.format_message().rstrip('.')} (see --help)", 2
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}", 1
+        return f"{error.filename}: {error.strerror}; {TO_DO.get(error.errno or 0, 'name another path')}", 1
     if is_shortage(error):
         return "out of memory; try again with fewer programs beside it, or on a machine with more (--debug shows where)", 1
     return f"unexpected {type(error).__name__}: {first_line(error)} (run again with --debug for the traceback)", 1

@@ -22,6 +22,7 @@ import engine.environment  # noqa: F401 - first: runs this command in .venv wher
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -65,8 +66,8 @@ def import_original(file: Path | None, out: str | None, console: Console) -> Non
     directory = runs.run_path(out, "--out")
     found = imports.import_run(file, directory)
     start_table(imports.summary(file, found), console)
-    name = shlex.quote(str(directory))
-    console.print(f"written: {directory}. Next: python eval.py --probe linear --run {name} --data NAME", soft_wrap=True)
+    following = f"python eval.py --probe linear --run {shlex.quote(str(directory))} --data NAME"
+    console.print(f"written: {directory}. Next: {following}", soft_wrap=True, markup=False)
 
 
 def measure_segments(subject: Subject, where: Place, console: Console) -> None:
@@ -86,7 +87,7 @@ def measure_segments(subject: Subject, where: Place, console: Console) -> None:
     for name, scores in found.scores.items():
         table.add_row(NAMES[name], *("" if value is None else f"{value:.3f}" for value in scores.values()))
     console.print(table)
-    console.print(f"figure: {draw_segments(found, run)}")
+    console.print(f"figure: {draw_segments(found, run)}", markup=False)
 
 
 def run_to_report(run: str | None, checkpoint: Path | None) -> Path:
@@ -96,13 +97,13 @@ def run_to_report(run: str | None, checkpoint: Path | None) -> Path:
 
 
 def report_on(run: Path, data: str | None, device: torch.device, last: bool, find: Find, console: Console) -> None:
-    console.print(f"report: {write_report(run, data, device, last, find)}", soft_wrap=True, highlight=False)
+    console.print(f"report: {write_report(run, data, device, last, find)}", soft_wrap=True, highlight=False, markup=False)
 
 
 def write_out(
     saved: Checkpoint,
     run: Path,
-    data: ShardSet | None,
+    find: Callable[[], ShardSet],
     export: Path | None,
     out: Path | None,
     mean: bool,
@@ -110,11 +111,11 @@ def write_out(
     console: Console,
 ) -> None:
     """What does without probes: writes the encoder, or features of a shard set; says what was written."""
-    say = partial(console.print, soft_wrap=True, highlight=False)
+    say = partial(console.print, soft_wrap=True, highlight=False, markup=False)
     if export is not None:
         say(f"written: {', '.join(map(str, export_encoder(saved, run, export, mean)))}")
-    if out is not None and data is not None:
-        with data:
+    if out is not None:
+        with find() as data:
             images, values = write_features(saved, data, out, precision.choose("auto", where.device), where.device)
         say(f"written: {out}, {images:,} images with {values:,} features each")
 
@@ -169,13 +170,11 @@ def main(
     plan = make_plan(probes, protocol, views, fraction, probe_epochs, finetune_lr, baselines, keep_features, batch)
     directory = runs.evaluated(run, checkpoint)
     if curve:
-        console.print(f"training curve: {draw_curve(directory)}")
+        console.print(f"training curve: {draw_curve(directory)}", markup=False)
         return
-    found = runs.read(checkpoint, "--checkpoint") if checkpoint else runs.newest_checkpoint(directory)
-    saved, mean = wanted(found, last)
+    saved, mean = wanted(runs.read(checkpoint, "--checkpoint") if checkpoint else runs.newest_checkpoint(directory), last)
     if export is not None or features_out is not None:
-        source = find(runs.data_of(saved, data)) if features_out is not None else None
-        write_out(saved, directory, source, export, features_out, mean, place(gpus), console)
+        write_out(saved, directory, lambda: find(runs.data_of(saved, data)), export, features_out, mean, place(gpus), console)
         return
     subject, where = Subject(saved, directory, find(runs.data_of(saved, data)), mean), place(gpus, procs)
     if segments:

@@ -22,8 +22,13 @@ def locked(directory: Path, busy: str) -> Iterator[None]:
     Raises:
         UserError: another process holds it; ``busy`` says what it is and what to do.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("w") as file:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        file = (directory / ".lock").open("w")
+    except OSError as error:
+        why = f"no directory to work in ({error.strerror}); name another one, or see who may write there"
+        raise UserError(f"{directory}: {why}") from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

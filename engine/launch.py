@@ -71,7 +71,7 @@ def check(gpus: int | None, procs: int | None, found: int) -> None:
     if wanted < 0:
         raise UsageError(f"--gpus {wanted}: give 0 for the CPU, or a number of GPUs")
     if wanted > found and not (given() and found):  # one GPU may be all that a launcher shows a rank
-        go_on = "go on with --gpus 0, which trains on the CPU" if found == 0 else f"go on with --gpus {found}"
+        go_on = "go on with --gpus 0, which is the CPU" if found == 0 else f"go on with --gpus {found}"
         raise UsageError(f"--gpus {wanted}: this machine has {found or 'no'} CUDA GPU{'s' * (found != 1)}; {go_on}")
     if procs is not None and (wanted or (gpus is None and found)):
         raise UsageError(f"--procs {procs}: is for the CPU; add --gpus 0, or give --gpus {procs} alone")

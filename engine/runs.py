@@ -123,6 +123,8 @@ def evaluated(run: str | None, saved: Path | None) -> Path:
         return run_path(run)
     if saved is None:
         return latest_run()
+    if not re.fullmatch(r"step-\d+", saved.resolve().name):
+        raise UsageError(f"--checkpoint {saved}: no checkpoint there; give a directory like runs/NAME/checkpoints/step-500")
     if saved.resolve().parent.name != "checkpoints":
         raise UsageError(f"--checkpoint {saved}: is not in a run's checkpoints; say with --run where its results go")
     found, here = saved.resolve().parent.parent, Path.cwd()

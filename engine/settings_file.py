@@ -28,6 +28,7 @@ from errors import UsageError
 from model.encoder import EncoderConfig
 
 RUN = {name: kind for name, kind in get_type_hints(Config).items() if name not in ("settings", "views")}
+FORM = "write lines as in lr = 1e-3, or give the config.json of a run"
 WORDS = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false"}
 
 
@@ -61,6 +62,8 @@ def read(path: Path) -> SettingsFile:
     for name in found.keys() - run.keys() - preset.keys():
         raise UsageError(f"{path}: {name}: there is no such field{hint(name, [*RUN, *kinds, 'views'])}")
     run = {name: value for name, value in run.items() if value is not None}
+    if path.suffix != ".json" and "steps" in run and "epochs" in preset:
+        raise UsageError(f"{path}: steps and epochs: both say how long the run is; give one")
     return SettingsFile(run, preset, views, machine if isinstance(machine, dict) else {})
 
 
@@ -96,9 +99,9 @@ def parse(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}; give a TOML file, or the config.json of a run") from error
     except ValueError as error:
-        raise UsageError(f"--config {path}: cannot be read ({error})") from error
+        raise UsageError(f"--config {path}: cannot be read ({error}); {FORM}") from error
     if not isinstance(found, dict) or not isinstance(found.get("settings", {}), dict):
-        raise UsageError(f"--config {path}: holds no fields; write them as in lr = 1e-3, a line each")
+        raise UsageError(f"--config {path}: holds no fields; {FORM}")
     return found
 
 

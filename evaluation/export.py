@@ -55,13 +55,16 @@ def export(saved: Checkpoint, run: Path, file: Path, averaged: bool) -> list[Pat
     check(file)
     encoder = trained(saved).eval()
     fields = describe(saved, averaged)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{file.name}.", suffix=".tmp", dir=file.parent))
+    with named(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{file.name}.", suffix=".tmp", dir=file.parent))
     try:
         with named(file):
             WRITERS[file.suffix](encoder, temporary / file.name)
             (temporary / f"{file.name}.json").write_bytes(as_json(fields))
             (temporary / f"{file.name}.md").write_text(card(fields, run, file.name))
+        for path in temporary.iterdir():  # safetensors makes its file for its owner alone
+            path.chmod((temporary / f"{file.name}.json").stat().st_mode)
         # The file itself last: whoever sees it finds the others beside it.
         written = sorted(temporary.iterdir(), key=lambda path: path.name == file.name)
         return [path.replace(file.with_name(path.name)) for path in written]
@@ -75,7 +78,8 @@ def named(file: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{file}: could not be written ({first_line(error)})") from error
+        why = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+        raise UserError(f"{file}: could not be written ({why}); make room there, or name another place") from error
 
 
 def check(file: Path) -> None:

@@ -39,7 +39,10 @@ def write_features(saved: Checkpoint, data: ShardSet, out: Path, precision: Prec
     loader = EvalLoader(data, list(data.manifest.splits), recipe_of(saved.config), device=device)
     n, width = len(loader.store), encoder.config.embedding
     see = represent(encoder, precision, device)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: could not be written ({error.strerror}: {error.filename}); name another place") from error
     with atomic(out) as file, zipfile.ZipFile(file, "w") as archive:
         for name, array in about(loader).items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:

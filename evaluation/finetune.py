@@ -121,8 +121,8 @@ def schedule(step: int, steps: int) -> float:
     return min(1.0, rise) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def test(images: Images, model: nn.Module, classes: int, precision: Precision) -> Scores:
-    """Scores on the centred view of all labelled test images; every rank has them."""
+def test(images: Images, model: nn.Module, classes: int, precision: Precision, known: Tensor) -> Scores:
+    """Scores on the centred view of all labelled test images, as ``tally`` has them; every rank has them."""
     model.eval()
 
     def logits(x: Tensor) -> Tensor:
@@ -132,4 +132,4 @@ def test(images: Images, model: nn.Module, classes: int, precision: Precision) -
     whole = Contender("finetuned", logits, classes, "")
     y = images.labels("val")
     pieces = ((found[0][0].cpu(), y[rows]) for rows, found in sweep(images.loader("val"), [whole], images.peers))
-    return tally(((x[y >= 0], y[y >= 0]) for x, y in pieces), classes)
+    return tally(((x[y >= 0], y[y >= 0]) for x, y in pieces), classes, known)

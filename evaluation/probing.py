@@ -37,7 +37,7 @@ from pipeline import Recipe, TwoViewLoader
 from pipeline.backends import cores
 from pipeline.recipe_file import recipe_of
 
-VERSION = 3  # of what probes compute: baselines of another one are computed anew
+VERSION = 4  # of what probes compute: baselines of another one are computed anew
 
 TRAINERS: dict[str, Callable[..., Fitted]] = {"linear": train_linear, "mlp": train_mlp, "knn": train_knn}
 
@@ -100,6 +100,14 @@ class Probing:
     @cached_property
     def weights(self) -> str:
         return weights_of(self.subject.saved)
+
+    @cached_property
+    def known(self) -> Tensor:
+        """(C,), the classes that there are training images of."""
+        known = torch.zeros(len(self.manifest.classes), dtype=torch.bool)
+        labels = self.images.labels("train")
+        known[labels[labels >= 0]] = True
+        return known
 
     def key(self, task: Task) -> str:
         """What decides a task's numbers."""
@@ -178,7 +186,7 @@ class Probing:
         for task in tasks:
             if self.images.where.rank == 0:
                 test = self.features[task.contender, "val"]
-                self.scores[task] = score(found[task.contender, task.probe], test, classes, self.device)
+                self.scores[task] = score(found[task.contender, task.probe], test, classes, self.device, self.known)
             self.chosen[task] = {"epochs": lasts.epochs, "batch": loader.batch}
         for probe in probes:
             self.seconds[probe] += time.perf_counter() - began
@@ -191,7 +199,7 @@ class Probing:
         loader = self.training_views(task.fraction, finetune.gentle(self.images.recipe))
         with self.explained(loader):
             model = finetune.fine_tune(self.images, loader, encoder, classes, *settings, self.shown(task))
-        self.scores[task] = finetune.test(self.images, model, classes, self.precision)
+        self.scores[task] = finetune.test(self.images, model, classes, self.precision, self.known)
         self.chosen[task] = {"epochs": epochs, "lr": self.plan.finetune_rate, "batch": loader.batch}
         self.seconds[task.probe] += time.perf_counter() - began
 
@@ -228,7 +236,7 @@ class Probing:
             more = {"epochs": self.plan.epochs} if task.probe == "mlp" else {}
             shown = train.only(self.chosen_few(train.labels, task.fraction))
             fitted = TRAINERS[task.probe](shown, classes, self.device, **more)
-            scores = score(fitted.classify, self.features[task.contender, "val"], classes, self.device)
+            scores = score(fitted.classify, self.features[task.contender, "val"], classes, self.device, self.known)
             # Neighbours seldom name five classes: the fifth would be one of those that got no vote.
             self.scores[task] = scores._replace(top5=None) if task.probe == "knn" else scores
             self.chosen[task] = fitted.chosen

@@ -58,14 +58,20 @@ class Scores(NamedTuple):
     confused: list[Confused]
 
 
-def score(classify: Classifier, test: Labelled, classes: int, device: torch.device) -> Scores:
+def score(classify: Classifier, test: Labelled, classes: int, device: torch.device, known: Tensor | None = None) -> Scores:
     """Scores on all images of ``test``, in their order."""
     with torch.no_grad():
-        return tally(((classify(x), y) for x, y in test.pieces(device)), classes)
+        return tally(((classify(x), y) for x, y in test.pieces(device)), classes, known)
 
 
-def tally(pieces: Iterable[tuple[Tensor, Tensor]], classes: int) -> Scores:
+def tally(pieces: Iterable[tuple[Tensor, Tensor]], classes: int, known: Tensor | None = None) -> Scores:
     """Scores of logits (m, C) and labels (m,).
+
+    Args:
+        pieces: logits and labels.
+        classes: C.
+        known: (C,) bool, the classes that there were images of to train on; no image is taken for another one, which a classifier
+            that was trained little might do by chance.
 
     Raises:
         UserError: a logit is not finite, so that no class is the largest.
@@ -78,7 +84,9 @@ def tally(pieces: Iterable[tuple[Tensor, Tensor]], classes: int) -> Scores:
             raise UserError(
                 "the probe's logits are not finite, so its training diverged (fine-tuning: try a lower --finetune-lr)"
             )
-        best, truth = logits.topk(min(5, classes)).indices.cpu(), y.cpu()
+        unseen = torch.zeros(classes, dtype=torch.bool) if known is None else ~known
+        possible = logits.masked_fill(unseen.to(logits.device), torch.finfo(logits.dtype).min)
+        best, truth = possible.topk(min(5, classes)).indices.cpu(), y.cpu()
         images += torch.bincount(truth, minlength=classes)
         right += torch.bincount(truth[best[:, 0] == truth], minlength=classes)
         mistakes.append((truth * classes + best[:, 0])[best[:, 0] != truth])

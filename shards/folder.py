@@ -159,6 +159,8 @@ def _layout(src: Path, counts: Counter[tuple[str, ...]], val: float | None, unla
         return _given_splits(src, counts, val_name, val)
     if not tops:
         raise UsageError(f"{src}: its images lie in no class directories; images without classes need --unlabeled")
+    if len(tops) == 1 and not tops.isdisjoint(VAL_NAMES):
+        raise UsageError(f"{src}: holds {min(tops)} but no train; name a directory with both, or with directories of classes")
     if tops == {"train"}:
         raise UsageError(f"{src}: holds train but no val; with --src {src / 'train'} a part of it is set apart as val")
     return Layout(lambda path: ("", path.partition("/")[0]) if "/" in path else None, tuple(sorted(tops)), own=False)

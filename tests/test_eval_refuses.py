@@ -1,6 +1,7 @@
 """Bad input to eval.py: one line each, and nothing half-written."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tests.test_train import SMALL, run
         (["--probe", "quadratic"], "no such probe"),
         (["--run", "nobody"], "no run with a checkpoint"),
         (["--checkpoint", "runs/one/checkpoints/step-4"], "no checkpoint there"),
+        (["--checkpoint", "runs/one/checkpoints"], "no checkpoint there; give a directory like"),
         (["--data", "nowhere"], "nowhere"),
         (["--fraction", "0.1,2"], "between 0 and 1"),
         (["--fraction", "many"], "between 0 and 1"),
@@ -86,8 +88,19 @@ def test_features_that_are_not_finite(here):
 def test_a_disk_that_is_full_when_features_leave(here):
     with little_room():
         text, code = call("--features", "out.npz")
-    assert (text, code) == ("out.npz: File too large", 1)
+    assert (text, code) == ("out.npz: File too large; make room on that disk, or name a place on another one", 1)
     assert not list(Path().glob("*out.npz*"))
+
+
+def test_brackets_in_names_are_printed(here, capsys):
+    """Rich would take them for its own."""
+    shutil.copytree(here, here.parent / "a [red] run")
+    assert call("--export", "out [b]/e.safetensors", "--features", "f [x].npz") == ("", 0)
+    assert call("--curve", "--run", "a [red] run") == call("--report", "--run", "a [red] run") == ("", 0)
+    shown = " ".join(capsys.readouterr().out.split())
+    for path in ("out [b]/e.safetensors", "f [x].npz", "runs/a [red] run/curve.png", "runs/a [red] run/report.html"):
+        assert Path(path).exists()
+        assert path in shown
 
 
 def test_an_unwritable_output(here, monkeypatch):
@@ -112,9 +125,14 @@ def refuse(**_):
 
 def test_classes_without_training_images_are_told(here, tmp_path, capsys):
     out = photo_folder(tmp_path, {"train/a": 3, "train/b": 3, "val/a": 2, "val/b": 1, "val/new": 2})
-    assert call("--probe", "knn", "--data", out, "--no-baselines") == ("", 0)
+    length = ("--protocol", "paper", "--probe-epochs", "1")  # too short for a classifier to learn what it never saw
+    assert call("--probe", "linear,mlp,knn,finetune", *length, "--data", out) == ("", 0)
     assert "of 3 classes with test images, 1 have none to train on (new)" in capsys.readouterr().err
-    assert found(here, "knn")["per_class"][2] == 0
+    for probe in ("linear", "mlp", "knn", "finetune"):
+        result = found(here, probe)
+        assert result["per_class"][2] == 0
+        assert not any(row[2] for row in result["confusion"])
+        assert max(result[name] or 0 for name in ("top1", "top1_random_init", "top1_raw_pixels")) <= 3 / 5
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,10 @@ def test_results_of_a_checkpoint_go_to_its_run_from_wherever_it_is_named(tmp_pat
     ):
         monkeypatch.chdir(place)
         assert runs.evaluated(None, Path(name)) == run
-    with pytest.raises(UsageError, match="say with --run"):
+    with pytest.raises(UsageError, match="no checkpoint there"):
         runs.evaluated(None, tmp_path)
+    with pytest.raises(UsageError, match="say with --run"):
+        runs.evaluated(None, tmp_path / "step-5")
 
 
 def test_a_processor_is_known_by_its_name_and_its_vector_instructions(monkeypatch):

@@ -61,6 +61,7 @@ def test_every_field_of_every_preset_goes_there_and_back(tmp_path):
         ("[encoder]\nuse_bn = 1", "encoder.use_bn 1: give true or false"),
         ("note = 'x'", "note: there is no such field"),
         ("lr = ", "cannot be read"),
+        ("steps = 5\nepochs = 3", "steps and epochs: both say how long the run is"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, text, says):

@@ -61,6 +61,7 @@ def test_safetensors_come_back_with_the_same_bits(saved, encoder, images, tmp_pa
     assert loaded.config == encoder.config
     assert not loaded.training
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(loaded(images), encoder(images), strict=True))
+    assert len({path.stat().st_mode for path in (tmp_path / "out").iterdir()}) == 1  # as readable as what Python writes
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         f"encoder.safetensors{suffix}" for suffix in ("", ".json", ".md")
     }
@@ -142,6 +143,13 @@ def test_onnx_with_its_weights_beside_it(saved, encoder, images, tmp_path, monke
     assert sorted(path.name for path in written) == [f"encoder.onnx{suffix}" for suffix in ("", ".data", ".json", ".md")]
     session = onnxruntime.InferenceSession(str(tmp_path / "encoder.onnx"))
     assert_same(session.run(None, {"images": images.numpy()}), encoder(images))
+
+
+def test_a_place_that_cannot_be_is_named_as_it_was_typed(saved, tmp_path):
+    (tmp_path / "file").touch()
+    file = tmp_path / "file" / "encoder.safetensors"
+    with pytest.raises(UserError, match=f"{file}: could not be written .*name another place"):
+        export(saved, tmp_path, file, averaged=False)
 
 
 @pytest.mark.parametrize("name", ["encoder.pth", "encoder", "made.onnx"])

@@ -24,6 +24,7 @@ from tests.model.ranks import in_ranks
 
 CPU, EXACT = torch.device("cpu"), Precision(None, "exact")
 RECIPE = replace(RECIPES["cifar32"], crop="resized", area=(0.5, 1.0))
+ALL = torch.ones(2, dtype=torch.bool)  # classes that have training images
 PIXELS = Contender("pixels", pixels, 3072, "")
 
 
@@ -53,7 +54,7 @@ def tuned(data, world=1):
     loader = in_step.training_views(seen, RECIPE, torch.ones(96, dtype=torch.bool), 32)
     train = collect(images(data).loader("train"), represent(encoder, EXACT, CPU))[0] if rank() == 0 else None
     model = finetune.fine_tune(seen, loader, encoder, 2, 1, 1e-3, EXACT, train)
-    scores = finetune.test(seen, model, 2, EXACT)
+    scores = finetune.test(seen, model, 2, EXACT, ALL)
     return model.encoder.to_1[1].conv1.weight.detach(), scores
 
 
@@ -158,11 +159,11 @@ def test_tuned_logits_of_a_test_image_do_not_depend_on_the_others(photo_set, mon
     model = finetune.FineTuned(Encoder(EncoderConfig(32, 8, 48, 1, use_bn=True)), 2).train()
     torch.nn.init.normal_(model.head.linear.weight)
     seen = []
-    monkeypatch.setattr(finetune, "tally", lambda pieces, _: seen.append(torch.cat([x for x, _ in pieces])))
+    monkeypatch.setattr(finetune, "tally", lambda pieces, *_: seen.append(torch.cat([x for x, _ in pieces])))
     for batch in (24, 5):
         monkeypatch.setattr("evaluation.extract.BATCH", batch)
         model.train()
-        finetune.test(images(photo_set), model, 2, EXACT)
+        finetune.test(images(photo_set), model, 2, EXACT, ALL)
     assert seen[0].std() > 0.1
     torch.testing.assert_close(seen[1], seen[0], rtol=1e-4, atol=1e-4)
 

@@ -7,6 +7,13 @@ from errors import UserError
 from evaluation.scores import CONFUSION, tally, wilson
 
 
+def test_no_image_is_taken_for_a_class_without_training_images():
+    logits, y = torch.tensor([[0.0, 1.0, 9.0], [2.0, 1.0, 9.0]]), torch.tensor([2, 0])
+    found = tally([(logits, y)], 3, torch.tensor([True, True, False]))
+    assert found.top1 == 0.5
+    assert found.confusion == [[1, 0, 0], [0, 0, 0], [0, 1, 0]]
+
+
 def test_scores_are_those_of_sklearn():
     from sklearn.metrics import confusion_matrix, recall_score, top_k_accuracy_score
 

@@ -163,7 +163,10 @@ def test_a_preview_is_a_png_and_names_where_it_cannot_go(cli, photos, tmp_path):
     wrong = cli("preview", out, "--out", tmp_path / "sheet.jpg")
     assert (wrong.code, "ends in .png" in wrong.err) == (2, True)
     nowhere = cli("preview", out, "--out", tmp_path / "none/sheet.png")
-    assert (nowhere.code, nowhere.err.strip()) == (1, f"shards: {tmp_path / 'none/sheet.png'}: No such file or directory")
+    assert (nowhere.code, nowhere.err.strip()) == (
+        1,
+        f"shards: {tmp_path / 'none/sheet.png'}: No such file or directory; name another path",
+    )
 
 
 def test_an_empty_src_is_not_the_current_directory(cli, tmp_path):

@@ -90,6 +90,12 @@ def test_train_alone_says_where_to_point(tmp_path):
         listing(tmp_path)
 
 
+def test_a_split_to_test_on_alone_is_no_class(tmp_path):
+    put(tmp_path, "val/a/1.jpg", "val/b/2.jpg")
+    with pytest.raises(UsageError, match="holds val but no train"):
+        listing(tmp_path)
+
+
 def test_without_classes(tmp_path):
     put(tmp_path, "1.jpg", "x/2.jpg", "x/y/3.jpg", "x/y/4.jpg")
     source, splits = listing(tmp_path, unlabeled=True)

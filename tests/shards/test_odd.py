@@ -247,7 +247,7 @@ def test_a_directory_one_may_not_read_stops_the_build(home, cli):
         outcome = cli("build", "folder", "--src", home / "src", "--out", home / "out/set")
     (home / "src/b").chmod(0o755)
     assert outcome.code == 1
-    assert outcome.err == f"shards: {home / 'src/b'}: Permission denied\n"
+    assert outcome.err == f"shards: {home / 'src/b'}: Permission denied; name another place, or have its owner let you in\n"
 
 
 @pytest.mark.parametrize("room", [True, False])
