@@ -63,7 +63,7 @@ def stream(loader: TwoViewLoader) -> Iterator[tuple[Views, Tensor]]:
 
 def fit(trainer: Trainer, run: Path, progress: Progress, stop: Stop, due: SaveTimer, peers: Peers, writer: Writer) -> int:
     """Trains to the last step or to a signal, and saves as it goes and at the end; returns the exit code."""
-    steps, began, batches = trainer.config.steps, trainer.step, peers.told_of(stream(trainer.loader))
+    steps, began, batches = trainer.config.steps, trainer.step, peers.tracked(stream(trainer.loader))
     logs, code = Logs(run, trainer.step) if peers.rank == 0 else None, 0
     trainer.model.train()
     trainer.meter.start()

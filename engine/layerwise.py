@@ -34,6 +34,7 @@ class Layerwise(torch.optim.Optimizer):
                     self.move(weight, weight.grad, group, None if skip is None else skip.bool())
 
     def move(self, weight: Tensor, gradient: Tensor, group: dict[str, Any], skip: Tensor | None) -> None:
+        """One weight's step, which nothing comes of where ``skip`` is true: what each of the two has of its own."""
         raise NotImplementedError
 
 

@@ -71,7 +71,7 @@ class Peers:
             word, self.agreed = self.agreed[1], None
             return word
 
-    def told_of(self, batches: Iterator[T]) -> Iterator[T]:
+    def tracked(self, batches: Iterator[T]) -> Iterator[T]:
         """The same, and what a rank does of it is known to the others."""
         while True:
             self.doing = WAITING

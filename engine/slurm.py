@@ -39,14 +39,14 @@ def address() -> tuple[str, int]:
 
 
 def whole(name: str, otherwise: int) -> int:
-    """A launcher's variable of the environment.
+    """A variable of the environment that launchers set.
 
     Raises:
         UsageError: it holds something else.
     """
     text = os.environ.get(name)
     if text is not None and not text.isdigit():
-        raise UsageError(f"{name}={text}: is no whole number; unset it, or start with torchrun or srun, which set it")
+        raise UsageError(f"{name}={text}: is no whole number; unset it, or set it to one")
     return otherwise if text is None else int(text)
 
 

@@ -125,10 +125,10 @@ class Writer:
             self.thread.join()
         self.thread = None
         failure, self.failure = self.failure, None
-        if failure and last and isinstance(failure, UserError) and not isinstance(failure, NotFinite):
-            raise UserError(f"{failure}; make room, and the same command goes on") from failure
-        if failure and (last or isinstance(failure, NotFinite) or not isinstance(failure, UserError)):
+        if failure and (isinstance(failure, NotFinite) or not isinstance(failure, UserError)):
             raise failure
+        if failure and last:
+            raise UserError(f"{failure}; make room, and the same command goes on") from failure
         if failure:
             warn(f"{failure}. TRAINING GOES ON WITHOUT IT, and the next save tries again: make room on the disk")
 

@@ -99,7 +99,7 @@ def test_a_rank_that_answers_but_hangs_is_named_with_what_it_does(two):
     """Its thread goes on to beat while its images do not come, as from a disk that does not answer."""
     for rank in two:
         rank.reached(41)
-    batches = two[1].told_of(iter(["first"]))
+    batches = two[1].tracked(iter(["first"]))
     assert next(batches) == "first"
     assert two[1].doing == module.COMPUTING
     two[1].doing = module.WAITING
