@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from typing import Any, BinaryIO
 
 from shards.manifest import Shard
@@ -36,7 +37,14 @@ class Fetcher:
         weakref.finalize(self, stop, self.loop).atexit = False
 
     def fetch(self, shard: Shard) -> Future[BinaryIO]:
-        return asyncio.run_coroutine_threadsafe(self.in_turn(shard), self.loop)
+        file: Future[BinaryIO] = Future()
+        self.loop.call_soon_threadsafe(self.begin, shard, file)
+        return file
+
+    def begin(self, shard: Shard, file: Future[BinaryIO]) -> None:
+        task = self.loop.create_task(self.in_turn(shard))
+        task.add_done_callback(partial(deliver, file))
+        file.add_done_callback(lambda _: call(self.loop, task.cancel))
 
     async def in_turn(self, shard: Shard) -> BinaryIO:
         async with self.turn:
@@ -48,15 +56,32 @@ class Fetcher:
         self.thread.join()
 
 
+def deliver(file: Future[BinaryIO], task: asyncio.Task[BinaryIO]) -> None:
+    """What a task ended with. A file that nobody wants any more is closed: asyncio's own chain of futures would leave it open."""
+    if task.cancelled():
+        file.cancel()
+    elif not file.set_running_or_notify_cancel():
+        if task.exception() is None:
+            task.result().close()
+    elif error := task.exception():
+        file.set_exception(error)
+    else:
+        file.set_result(task.result())
+
+
 def run(loop: asyncio.AbstractEventLoop) -> None:
     loop.run_forever()
     loop.close()
     running.pop(threading.current_thread(), None)
 
 
-def stop(loop: asyncio.AbstractEventLoop) -> None:
+def call(loop: asyncio.AbstractEventLoop, act: Callable[[], object]) -> None:
     with suppress(RuntimeError):  # it is closed
-        loop.call_soon_threadsafe(lambda: loop.create_task(give_up(loop)))
+        loop.call_soon_threadsafe(act)
+
+
+def stop(loop: asyncio.AbstractEventLoop) -> None:
+    call(loop, lambda: loop.create_task(give_up(loop)))
 
 
 async def give_up(loop: asyncio.AbstractEventLoop) -> None:
