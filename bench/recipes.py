@@ -95,7 +95,7 @@ def learn(data: Path, name: str, seed: int, length: Length, look: int, out: Path
 def probed(saved: runs.checkpoint.Checkpoint, data: Path, look: int) -> float:
     """Top-1 of a linear probe on images of the training split that it was not shown."""
     loader = EvalLoader(data, ["train"], recipe_of(saved.config))
-    (features,) = collect(islice(loader, look), represent(trained(saved), precision.choose("auto", CPU), CPU))
+    features = collect(islice(loader, look), represent(trained(saved), precision.choose("auto", CPU), CPU))
     classes, cut = len(manifests.load(data).classes), len(features.rows) - len(features.rows) // HELD_OUT
     shown, held = features._replace(rows=features.rows[:cut]), features._replace(rows=features.rows[cut:])
     return score(train_linear(shown, classes, CPU).classify, held, classes, CPU).top1

@@ -17,6 +17,10 @@ class Precision(NamedTuple):
     dtype: torch.dtype | None
     reason: str
 
+    @property
+    def name(self) -> str:
+        return str(self.dtype or torch.float32).removeprefix("torch.")
+
     def autocast(self, device: torch.device) -> torch.autocast:
         return torch.autocast(device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None)
 

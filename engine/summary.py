@@ -80,10 +80,9 @@ def means(device: torch.device, precision: Precision, optimizing: Chosen, compil
     """How: one row for each operation that more than one implementation can serve, and why this one does."""
     form, why = chosen(device)
     eager = "plain torch" if device.type == "cuda" else "matrix products"
-    dtype = str(precision.dtype or torch.float32).removeprefix("torch.")
     return [
         ("device", f"{device}, {torch.get_num_threads()} threads, channels-last"),
-        ("precision", f"{dtype} ({precision.reason}); weights, statistics and scores float32"),
+        ("precision", f"{precision.name} ({precision.reason}); weights, statistics and scores float32"),
         ("encoder", f"{'torch.compile' if compiling.on else eager} ({compiling.reason})"),
         ("objective", f"streamed, in {FORMS[form]} ({why})"),
         (

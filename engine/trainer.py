@@ -138,7 +138,7 @@ class Trainer:
     @property
     def machine(self) -> dict[str, str]:
         """What the last bits of the numbers depend on, beside the configuration."""
-        means = {"precision": str(self.precision.dtype), "optimizer": self.optimizing.kernel, "compiled": str(self.compiling.on)}
+        means = {"precision": self.precision.name, "optimizer": self.optimizing.kernel, "compiled": str(self.compiling.on)}
         means["views"] = self.loader.form
         return runs.machine(self.device) | means | {"ranks": str(world()), "gradients": self.config.compress}
 

@@ -116,15 +116,10 @@ class Scaled:
 
 
 @torch.no_grad()
-def collect(batches: Iterable[tuple[Tensor, Tensor]], *functions: Function) -> list[Labelled]:
-    """One pass over (images, labels), into memory; a ``Labelled`` for each function of the images."""
-    parts: list[list[Tensor]] = [[] for _ in functions]
-    labels = []
-    for x, y in batches:
-        labels.append(y)
-        for part, function in zip(parts, functions, strict=True):
-            part.append(function(x).float().cpu())
-    return [labelled(torch.cat(part), torch.cat(labels)) for part in parts]
+def collect(batches: Iterable[tuple[Tensor, Tensor]], function: Function) -> Labelled:
+    """One pass over (images, labels), into memory: for benchmarks and tests, whose splits are small."""
+    x, y = zip(*((function(x).float().cpu(), y) for x, y in batches), strict=True)
+    return labelled(torch.cat(x), torch.cat(y))
 
 
 def ready(encoder: Encoder, device: torch.device) -> Encoder:

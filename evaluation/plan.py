@@ -92,6 +92,7 @@ def make_plan(
     ways = {plan.way(probe) for probe in plan.probes}
     augmented, stepped = any(map(plan.views_of, plan.probes)), bool(ways - {"cached"})
     for option, given, used, who in (
+        ("--protocol", protocol if protocol != "cached" else None, protocol in ways, "linear and mlp"),
         ("--views", views, augmented, "linear and mlp with --protocol cached"),
         ("--probe-epochs", epochs, stepped or "mlp" in plan.probes, "mlp, finetune and --protocol paper"),
         ("--batch-size", batch, stepped, "finetune and --protocol paper"),

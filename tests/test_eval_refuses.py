@@ -25,6 +25,7 @@ from tests.test_train import SMALL, run
         (["--protocol", "mine"], "cached or paper"),
         (["--probe-epochs", "-1"], "not positive"),
         (["--probe-epochs", "3"], "--probe-epochs 3.0: is of no use to --probe linear, only to mlp"),
+        (["--probe", "finetune", "--protocol", "paper"], "--protocol paper: is of no use to --probe finetune, only to linear"),
         (["--protocol", "paper", "--views", "2"], "--views 2: is of no use"),
         (["--probe", "linear,mlp", "--finetune-lr", "0.1"], "only to finetune"),
         (["--batch-size", "8"], "--batch-size 8: is of no use"),

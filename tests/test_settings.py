@@ -25,10 +25,10 @@ def test_a_config_json_of_another_machine_says_what_differs(photo_set, tmp_path)
     train(photo_set, "one", "--steps", "1", cwd=tmp_path)
     config = tmp_path / "runs" / "one" / "config.json"
     fields = json.loads(config.read_text())
-    fields["machine"]["precision"] = "torch.float16"
+    fields["machine"]["precision"] = "float16"
     config.write_text(json.dumps(fields))
     result = run("train.py", "--config", config, "--gpus", "0", "--run", "two", "--dry-run", cwd=tmp_path)
-    assert "warning: precision was torch.float16 and is torch.bfloat16: numbers will not be the same" in result.stderr
+    assert "warning: precision was float16 and is bfloat16: numbers will not be the same" in result.stderr
     assert result.stderr.count("warning") == 1
 
 

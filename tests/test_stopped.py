@@ -149,6 +149,35 @@ def test_killed_equals_undisturbed(undisturbed, photo_set, tmp_path, how, ranks,
     assert not unfinished(tmp_path)
 
 
+HURRIED = """
+import itertools, os, types, train
+from engine import saves
+from errors import run_app
+
+pace = itertools.count(step=60 if os.environ.get("RANK") == "0" else 6000)
+saves.time = types.SimpleNamespace(monotonic=pace.__next__)
+run_app(train.app, "train.py")
+"""
+
+
+def test_killed_between_saves_by_minutes_equals_undisturbed(undisturbed, photo_set, tmp_path):
+    """Two ranks whose clocks differ: a minute a look on the first, which is the one that counts, and a hundred on the other."""
+    script, run = tmp_path / "hurried.py", tmp_path / "runs" / "cut"
+    script.write_text(HURRIED)
+    arguments = command(
+        script, "--data", photo_set, *SMALL, "--run", "cut", *STEPS, *RANKS[2], "--save-every", "7m", "--keep", "9"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    process = subprocess.Popen(arguments, cwd=tmp_path, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
+    wait_until(lambda: saved_last(run) >= 20, process)
+    kill(process)
+    steps = sorted(int(path.name[5:]) for path in checkpoint.steps(run / "checkpoints"))
+    assert all(step >= 7 * number for number, step in enumerate(steps, 1)), steps  # asked for at 7, 14, …; saved soon after
+    train(photo_set, "cut", *STEPS, *RANKS[2], cwd=tmp_path)
+    assert losses(run) == losses(undisturbed(2))
+    assert same_weights(run, undisturbed(2))
+
+
 def in_hand(process, line="step 20"):
     """Reads its output up to a line."""
     for each in process.stdout:

@@ -54,15 +54,10 @@ def table(record: Record, saved: Checkpoint | None, manifest: Manifest | None, a
     if saved:
         found.append(("weights shown", f"step {saved.trainer['step']:,}{', moving average' if averaged else ''}"))
         machine = saved.trainer.get("machine", {})
-        found += [(name, in_words(machine[name])) for name in ("processor", "precision", "ranks", "torch") if name in machine]
+        found += [(name, machine[name]) for name in ("processor", "precision", "ranks", "torch") if name in machine]
     if record.rows and "memory_gib" in record.rows[-1]:
         found.append(("memory", f"{record.rows[-1]['memory_gib']:.2f} GiB at its peak, a process"))
     return found
-
-
-def in_words(value: str) -> str:
-    """Types of numbers by their names alone; None is what the trainer says for no change of them."""
-    return "float32" if value == "None" else value.removeprefix("torch.")
 
 
 def of_data(record: Record, manifest: Manifest | None) -> str:

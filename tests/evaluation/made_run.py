@@ -43,7 +43,7 @@ def make_run(path, data, classes, steps=100, saved=True, rows=True, **changes):
     if saved:
         torch.manual_seed(0)
         weights = AMDIM(NET, classes, settings.clip, settings.mixture, settings.mixture_mode, settings.mixture_alpha).state_dict()
-        checkpoint.save(path / "checkpoints", steps, weights, {"step": steps, "machine": {"precision": "torch.bfloat16"}}, config)
+        checkpoint.save(path / "checkpoints", steps, weights, {"step": steps, "machine": {"precision": "bfloat16"}}, config)
     return path
 
 

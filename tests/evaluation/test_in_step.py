@@ -32,6 +32,11 @@ def images(data, rank=0, world=1):
     return Images(ShardSet(data), RECIPE, Place(rank, world, CPU, rank, world), Peers(), Console(quiet=True))
 
 
+def features_of(encoder, seen):
+    """r1 of the training images' centred views."""
+    return collect(seen.loader("train"), represent(encoder, EXACT, CPU))
+
+
 def paper_logits(data, world=1):
     """Of both classifiers after two epochs, on 5 images."""
     from model.collectives import rank
@@ -52,7 +57,7 @@ def tuned(data, world=1):
     torch.manual_seed(0)
     encoder = Encoder(EncoderConfig(32, 4, 24, 1))
     loader = in_step.training_views(seen, RECIPE, torch.ones(96, dtype=torch.bool), 32)
-    train = collect(images(data).loader("train"), represent(encoder, EXACT, CPU))[0] if rank() == 0 else None
+    train = features_of(encoder, images(data)) if rank() == 0 else None
     model = finetune.fine_tune(seen, loader, encoder, 2, 1, 1e-3, EXACT, train)
     scores = finetune.test(seen, model, 2, EXACT, ALL)
     return model.encoder.to_1[1].conv1.weight.detach(), scores
@@ -78,7 +83,7 @@ def test_fine_tuning_moves_the_encoder_and_learns(photo_set):
     encoder = Encoder(EncoderConfig(32, 8, 48, 1, use_bn=True))
     before = encoder.to_7[0][0].weight.detach().clone()
     seen = images(photo_set)
-    (train,) = collect(seen.loader("train"), represent(encoder, EXACT, CPU))
+    train = features_of(encoder, seen)
     loader = in_step.training_views(seen, finetune.gentle(RECIPE), torch.arange(96) < 32, 16)
     model = finetune.fine_tune(seen, loader, encoder, 2, 40, 3e-3, EXACT, train.only(torch.arange(32)))
     assert not torch.equal(encoder.to_7[0][0].weight, before)
@@ -101,7 +106,7 @@ def test_the_classifier_sees_features_whose_coordinates_vary_alike(photo_set):
     """Those of r1 do not: a few directions vary thousands of times as much as others."""
     torch.manual_seed(0)
     encoder = Encoder(EncoderConfig(32, 8, 48, 1, use_bn=True))
-    (features,) = collect(images(photo_set).loader("train"), represent(encoder, EXACT, CPU))
+    features = features_of(encoder, images(photo_set))
     head = finetune.Whitened(48, 2)
     x = features.x[0]
     assert head(x).abs().max() == 0
