@@ -52,7 +52,7 @@ eval: $(READY)  ## Probe the latest run: [ARGS="--probe linear,knn"]
 	$(PY) eval.py $(or $(ARGS),--probe linear)
 
 preview: $(READY)  ## Show what AMDIM sees of a data set: DATA=name [RECIPE=name|file.toml]
-	$(PY) -m pipeline.preview "data/$(DATA)" $(if $(RECIPE),--recipe "$(RECIPE)")
+	$(PY) -m pipeline.preview "$(if $(findstring /,$(DATA)),,data/)$(DATA)" $(if $(RECIPE),--recipe "$(RECIPE)")
 
 test: $(READY)  ## Lint, types, import directions and tests: at most 12 minutes on two cores
 	@$(MAKE) --no-print-directory lint

@@ -1,5 +1,6 @@
 """Probes a pretrained encoder.
 
+\b
     python eval.py --probe linear                    # the latest run, on the data it was trained on
     python eval.py --probe linear,mlp,knn --run NAME --data OTHER
     python eval.py --import-amdim-public FILE.pth --out runs/imported    # a checkpoint of the original becomes a run

@@ -1,5 +1,6 @@
 """Pretrains AMDIM on a shard set.
 
+\b
     python train.py                                        # data/imagenet, the paper's small encoder, one GPU
     python train.py --data shapes --preset demo --gpus 0   # on a laptop
 

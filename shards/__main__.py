@@ -133,8 +133,11 @@ def _to_index(options: Options, out: Path | None) -> Path:
     """The directory whose tars are to be indexed where they are; raises UsageError for options that would change them."""
     if options.src is None:
         raise UsageError("webdataset needs --src, the directory that holds the tars")
-    changing = [name for name in ("size", "quality", "val") if getattr(options, name) is not None]
-    changing += ["unlabeled"] if options.unlabeled else []
+    if options.val is not None or options.unlabeled:
+        raise UsageError(
+            f"--{'unlabeled' if options.unlabeled else 'val'}: tars are of the split that their names say; leave it out"
+        )
+    changing = [name for name in ("size", "quality") if getattr(options, name) is not None]
     if changing:
         raise UsageError(f"--{changing[0]} changes what is in the tars, which stay as they are; pass --rewrite too")
     if out and out.resolve() != options.src.resolve():

@@ -249,7 +249,8 @@ def test_wrong_requests_are_one_line(tars, tmp_path, cli, shapes_set):
     (tmp_path / "empty").mkdir()
     cases = [
         (("--src", tars, "--size", 64), "--size changes what is in the tars"),
-        (("--src", tars, "--unlabeled"), "--unlabeled changes what is in the tars"),
+        (("--src", tars, "--unlabeled"), "--unlabeled: tars are of the split that their names say; leave it out"),
+        (("--src", tars, "--val", 0.2), "--val: tars are of the split that their names say"),
         (("--src", tars, "--out", tmp_path / "x"), "lies beside them"),
         (("--src", tmp_path / "none"), "no such directory"),
         (("--src", tmp_path / "empty"), "no tars to train on"),
