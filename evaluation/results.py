@@ -56,20 +56,23 @@ def announce(results: list[Result], console: Console) -> None:
 
 def show(results: list[Result], console: Console) -> None:
     table = Table("top-1", *(result["probe"] for result in results))
-    for key, title in ROWS.items():
-        table.add_row(title, *(percent(result[key]) for result in results))
-        if key == "top1":
-            table.add_row("  95 % interval", *("{:.2%} – {:.2%}".format(*result["interval"]) for result in results))
-            if any(result["top5"] is not None for result in results):
-                table.add_row("  top-5", *(percent(result["top5"]) for result in results))
+    add_row(table, ROWS["top1"], [result["top1"] for result in results])
+    table.add_row("  95 % interval", *("{:.2%} – {:.2%}".format(*result["interval"]) for result in results))
+    add_row(table, "  top-5", [result["top5"] for result in results])
+    for key in ("top1_random_init", "top1_raw_pixels"):
+        add_row(table, ROWS[key], [result[key] for result in results])
     for part in results[0]["fractions"]:
         for key, name in FEW.items():
-            if any(result[key][part] is not None for result in results):
-                title = f"{ROWS[name]}, {float(part):g} of the labels"
-                table.add_row(title, *(percent(result[key][part]) for result in results))
+            add_row(table, f"{ROWS[name]}, {float(part):g} of the labels", [result[key][part] for result in results])
     console.print(table)
     for result in results:
         console.print(hardest(result), soft_wrap=True, highlight=False, markup=False)
+
+
+def add_row(table: Table, title: str, values: list[float | None]) -> None:
+    """Where there is any value."""
+    if any(value is not None for value in values):
+        table.add_row(title, *map(percent, values))
 
 
 def percent(value: float | None) -> str:
