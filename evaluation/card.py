@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from evaluation.record import NAMES, read_results, top1
+from evaluation.record import NAMES, read_results, top1, way
 
 SAFETENSORS = """from model import load_encoder  # of this repository; pure torch and safetensors
 encoder = load_encoder("{file}")
@@ -18,6 +18,9 @@ encoder = torch.export.load("{file}").module()
 r1, r5, r7 = encoder(images)"""
 SNIPPETS = {".safetensors": SAFETENSORS, ".onnx": ONNX, ".pt2": PT2}
 
+OWN = "`{data}`, {step:,} steps of {batch} images (preset `{preset}`, views `{recipe}`, seed {seed}). The weights are {weights}."
+IMPORTED = """The file of another program, at its step {step:,}, which does not say of what images and how. Mean, deviation and
+size below are amdim-public's for images of this size, and stand in no file either."""
 TEXT = """# {file}
 
 An encoder of images, {size} x {size} pixels, trained without labels by
@@ -25,7 +28,7 @@ AMDIM ([arXiv 1906.00910](https://arxiv.org/abs/1906.00910)).
 
 ## Trained on
 
-`{data}`, {step:,} steps of {batch} images (preset `{preset}`, views `{recipe}`, seed {seed}). The weights are {weights}.
+{origin}
 Encoder: width {width}, embedding {embedding}, depth {depth}{inner}.
 
 ## Input
@@ -51,7 +54,8 @@ Training's own evaluation resizes the shorter side to {resize} pixels (antialias
 {snippet}
 ```
 
-What it makes of images unlike those of `{data}` is not known until it is measured: `python eval.py --probe linear --data NAME`.
+What it makes of images unlike those it was trained on is not known until it is measured:
+`python eval.py --probe linear --data NAME`.
 """
 
 
@@ -64,13 +68,12 @@ def card(fields: dict[str, Any], run: Path, file: str) -> str:
         file: its name.
     """
     net, trained, given = fields["encoder"], fields["trained"], fields["input"]
+    weights = "a moving average of those of the last steps" if trained["averaged"] else "those of the last step"
     return TEXT.format(
         **net,
-        **{key: value for key, value in trained.items() if key != "data"},
-        data=trained["data"] or "images of a run that was imported",
+        origin=(OWN if trained["data"] else IMPORTED).format(**trained, weights=weights),
         file=file,
         inner=", batch normalisation inside the units" if net["use_bn"] else "",
-        weights="a moving average of those of the last steps" if trained["averaged"] else "those of the last step",
         mean=numbers(given["mean"]),
         std=numbers(given["std"]),
         resize=given["resize"],
@@ -92,5 +95,6 @@ def probes(run: Path, weights: str) -> str:
     for name, each in results.items():
         others = (each.get(key) for key in ("top1_random_init", "top1_raw_pixels"))
         beside = " | ".join("–" if value is None else f"{value:.2%}" for value in others)
-        lines.append(f"| {NAMES.get(name, name)} | `{Path(each['data']).name}` | {each['n_test']:,} | {top1(each)} | {beside} |")
+        probe = ", ".join(words for words in (NAMES.get(name, name), way(each)) if words)
+        lines.append(f"| {probe} | `{Path(each['data']).name}` | {each['n_test']:,} | {top1(each)} | {beside} |")
     return "\n".join(lines)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
@@ -13,7 +13,7 @@ from rich.table import Table
 
 from errors import UsageError
 from evaluation.figure import save_figure
-from evaluation.record import NAMES, TERMS, Record, read_record, terms, top1
+from evaluation.record import NAMES, TERMS, Record, read_record, terms, top1, way
 
 FILE = "compare.png"
 NONE = "–"
@@ -67,12 +67,9 @@ def last(each: Record, name: str) -> str:
 
 
 def probed(each: Record, probe: str) -> str:
-    """Top-1, and on what where that is not the run's own data and newest step."""
-    if (result := each.results.get(probe)) is None:
-        return NONE
-    other = [f"on {elsewhere}"] if (elsewhere := each.elsewhere(result)) else []
-    other += [f"step {result['step']:,}"] if result.get("step", each.step) != each.step else []
-    return ", ".join([top1(result), *other])
+    """Top-1, and what sets it apart."""
+    result = each.results.get(probe)
+    return NONE if result is None else ", ".join([top1(result), *each.marks(result)])
 
 
 def progress(each: Record) -> str:
@@ -111,20 +108,20 @@ def pen(number: int) -> tuple[str, str]:
 def curves(grid: list[plt.Axes], each: Record, colour: str, dashes: str) -> None:
     marker = "." if len(each.rows) < 5 else None
     steps_, losses = [row["step"] for row in each.rows], [row["loss"] for row in each.rows]
-    grid[0].plot(steps_, losses, dashes, color=colour, marker=marker, label=each.name)
+    grid[0].plot(steps_, losses, dashes, color=colour, marker=marker, label=plain(each.name))
     seen = [(row["step"], 100 * row["linear_top1"]) for row in each.rows if row["linear_top1"] is not None]
     if seen:
         grid[1].plot(*zip(*seen, strict=True), dashes, color=colour, marker=marker)
 
 
 def bars(axes: plt.Axes, found: list[Record], probes: list[str]) -> None:
-    """A group for each probe and each data set that it was tested on: accuracies on different images are not compared."""
-    groups = dict.fromkeys((probe, tested_on(each.results[probe])) for probe in probes for each in found if probe in each.results)
+    """A group for each probe, way of training it and set of test images: other accuracies are not to be compared."""
+    groups = dict.fromkeys((probe, alike(each.results[probe])) for probe in probes for each in found if probe in each.results)
     width, stale = 0.8 / len(found), False
-    for place, (probe, data) in enumerate(groups):
+    for place, (probe, kind) in enumerate(groups):
         for number, each in enumerate(found):
             result = each.results.get(probe)
-            if result is None or tested_on(result) != data:
+            if result is None or alike(result) != kind:
                 continue
             left, older = place + (number - (len(found) - 1) / 2) * width, result.get("step", each.step) != each.step
             how = {"color": pen(number)[0], "hatch": "//" if older else "", "edgecolor": "white"}
@@ -133,12 +130,27 @@ def bars(axes: plt.Axes, found: list[Record], probes: list[str]) -> None:
     known = any(result.get("interval") for each in found for result in each.results.values())
     title = "Probes on the test split" + ", 95 % intervals" * known + "; hatched: of an earlier step" * stale
     axes.set(title=title, ylabel="top-1, %", xlim=(-0.5, len(groups) - 0.5))
-    labels = [f"{NAMES.get(probe, probe)}\non {data}".replace("nearest ", "nearest\n") for probe, data in groups]
-    axes.set_xticks(range(len(groups)), labels)
+    labels = [f"{NAMES.get(probe, probe)}\n{kind.words}".replace("nearest ", "nearest\n") for probe, kind in groups]
+    axes.set_xticks(range(len(groups)), [plain(label) for label in labels])
 
 
-def tested_on(result: dict[str, Any]) -> str:
-    return Path(str(result.get("data") or "its data")).name
+class Kind(NamedTuple):
+    """What accuracies must have in common to be compared; ``images`` tells sets of one name apart."""
+
+    words: str
+    images: str
+
+
+def alike(result: dict[str, Any]) -> Kind:
+    data = Path(str(result.get("data") or "its data")).name
+    how = "".join(f"\n{each}" for each in way(result).split(", ") if each)
+    images = result.get("n_test")
+    return Kind(f"on {data}{f', {images:,} images' if images else ''}{how}", result.get("test_images", ""))
+
+
+def plain(text: str) -> str:
+    """Text that matplotlib takes for nothing else: neither for mathematics nor for a curve without a name."""
+    return text.replace("$", r"\$").replace("_", "\u200b_", 1) if text.startswith("_") else text.replace("$", r"\$")
 
 
 def reach(result: dict[str, Any]) -> list[list[float]] | None:

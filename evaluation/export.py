@@ -94,6 +94,8 @@ def check(file: Path) -> None:
 def describe(saved: Checkpoint, averaged: bool) -> dict[str, Any]:
     """What the encoder is, takes and gives, and where it comes from."""
     encoder, recipe, settings = runs.encoder_config(saved.config), recipe_of(saved.config), saved.config["settings"]
+    data = Path(saved.config["data"]).name  # none of an imported run, of which no more is known
+    known = {"batch": settings["batch"], "recipe": settings["recipe"], "seed": saved.config["seed"]} if data else {}
     return {
         "format": FORMAT,
         "encoder": asdict(encoder),
@@ -107,12 +109,10 @@ def describe(saved: Checkpoint, averaged: bool) -> dict[str, Any]:
         },
         "outputs": {name: ["batch", encoder.embedding, side, side] for name, side in zip(OUTPUTS, (1, 5, 7), strict=True)},
         "trained": {
-            "data": Path(saved.config["data"]).name,
+            "data": data,
             "preset": saved.config["preset"],
             "step": saved.trainer["step"],
-            "batch": settings["batch"],
-            "recipe": settings["recipe"],
-            "seed": saved.config["seed"],
+            **known,
             "averaged": averaged,
             "digest": weights_of(saved),
         },

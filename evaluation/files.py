@@ -64,7 +64,9 @@ class Files:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             words = f"the disk is full, with {size / 1e9:,.1f} GB wanted for features"
-            raise UserError(f"{self.directory.parent}: {words}; free some, or extract fewer --views") from error
+            raise UserError(
+                f"{self.directory.parent}: {words}; free some, or extract less (--no-baselines, fewer --views)"
+            ) from error
 
     def file(self, name: str) -> AbstractContextManager[BinaryIO]:
         if not self.keep:

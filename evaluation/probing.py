@@ -37,7 +37,7 @@ from pipeline import Recipe, TwoViewLoader
 from pipeline.backends import cores
 from pipeline.recipe_file import recipe_of
 
-VERSION = 4  # of what probes compute: baselines of another one are computed anew
+VERSION = 5  # of what probes compute: baselines of another one are computed anew
 
 TRAINERS: dict[str, Callable[..., Fitted]] = {"linear": train_linear, "mlp": train_mlp, "knn": train_knn}
 
@@ -64,9 +64,9 @@ def probe(subject: Subject, plan: Plan, where: Place, console: Console, timeout:
             warn_of_unseen(subject.data)
 
 
-def longer(epochs: float, part: str) -> float:
-    """Epochs with a part of the labels: fewer updates, but not in proportion."""
-    return epochs / float(part) ** 0.5
+def longer(epochs: float, share: float) -> float:
+    """Epochs with a share of the labelled images: fewer updates, but not in proportion."""
+    return epochs / share**0.5
 
 
 class Probing:
@@ -109,6 +109,18 @@ class Probing:
         known[labels[labels >= 0]] = True
         return known
 
+    @cached_property
+    def labelled(self) -> int:
+        """Training images that have a label."""
+        return int((self.images.labels("train") >= 0).sum())
+
+    def images_of(self, part: str) -> int:
+        """Training images of a fraction of the labels; of rare classes there may be fewer than it says."""
+        return int(self.marked(part).sum())
+
+    def share(self, part: str) -> float:
+        return self.images_of(part) / self.labelled
+
     def key(self, task: Task) -> str:
         """What decides a task's numbers."""
         seen = [self.images.identity(split) for split in ("train", "val")]
@@ -120,7 +132,7 @@ class Probing:
         """What else decides what is trained in step: the batch as it will be, and the paper's length, a data set's own."""
         if self.plan.way(task.probe) == "cached":
             return []
-        batch = in_step.batch_for(self.images, int(self.marked(task.fraction).sum()), self.batch)
+        batch = in_step.batch_for(self.images, self.images_of(task.fraction), self.batch)
         return [batch, paper.length(self.manifest.name, self.plan.epochs)]
 
     def doing(self, *ways: str) -> list[Task]:
@@ -179,7 +191,7 @@ class Probing:
         """All contenders and probes at once, on the same views."""
         began, probes = time.perf_counter(), list(dict.fromkeys(task.probe for task in tasks))
         lasts = paper.length(self.manifest.name, self.plan.epochs)
-        lasts = lasts._replace(epochs=longer(lasts.epochs, part))
+        lasts = lasts._replace(epochs=longer(lasts.epochs, self.share(part)))
         loader, classes = self.training_views(part, self.images.recipe), len(self.manifest.classes)
         with self.explained(loader):
             found = paper.train_paper(self.images, loader, self.contenders(tasks), probes, classes, lasts, self.precision)
@@ -194,7 +206,7 @@ class Probing:
     def fine_tune(self, task: Task) -> None:
         began, classes, saved = time.perf_counter(), len(self.manifest.classes), self.subject.saved
         encoder = trained(saved) if task.contender == ENCODER else untrained(saved)
-        epochs = longer(self.plan.epochs or finetune.EPOCHS, task.fraction)
+        epochs = longer(self.plan.epochs or finetune.EPOCHS, self.share(task.fraction))
         settings = (epochs, self.plan.finetune_rate, self.precision)
         loader = self.training_views(task.fraction, finetune.gentle(self.images.recipe))
         with self.explained(loader):
@@ -258,8 +270,8 @@ class Probing:
     def finish(self) -> None:
         """On rank 0 shows the results that there are, and has TensorBoard show them."""
         if found := [self.results[probe] for probe in self.plan.probes if probe in self.results]:
-            results.write_board(self.subject.run, found, self.subject.saved.config["data"])
             results.announce(found, self.console)
+            results.write_board(self.subject.run, found, self.subject.saved.config["data"])
 
     @contextmanager
     def told_if_it_fails(self) -> Iterator[None]:
@@ -277,8 +289,11 @@ class Probing:
             "probe": probe,
             "data": str(subject.data),
             "run": str(subject.run),
+            "checkpoint": str(subject.saved.path),
             "step": subject.saved.trainer["step"],
             "n_test": scores.n,
+            "test_images": key(self.images.identity("val")),
+            "unseen": [name for name, known in zip(self.manifest.classes, self.known.tolist(), strict=True) if not known],
             "top1": scores.top1,
             "top1_random_init": self.top1(Task(RANDOM, probe, WHOLE)),
             "top1_raw_pixels": self.top1(Task(RAW, probe, WHOLE)),
@@ -291,8 +306,8 @@ class Probing:
             "fractions": {part: self.top1(Task(ENCODER, probe, part)) for part in self.plan.fractions},
             "fractions_random_init": {part: self.top1(Task(RANDOM, probe, part)) for part in self.plan.fractions},
             "fractions_raw_pixels": {part: self.top1(Task(RAW, probe, part)) for part in self.plan.fractions},
-            "fractions_images": {part: int(self.marked(part).sum()) for part in self.plan.fractions},
-            "n_train": int((self.images.labels("train") >= 0).sum()),
+            "fractions_images": {part: self.images_of(part) for part in self.plan.fractions},
+            "n_train": self.labelled,
             "protocol": self.plan.way(probe),
             "views": self.plan.views_of(probe),
             "chosen": self.chosen[whole],

@@ -41,6 +41,19 @@ class Record(NamedTuple):
         name = Path(str(result.get("data", self.data))).name
         return name if self.data and name != self.data else ""
 
+    def marks(self, result: dict[str, Any]) -> list[str]:
+        """What sets a result apart from the run's own: other data, another way, other weights than its newest."""
+        step, checkpoint = result.get("step", self.step), Path(result.get("checkpoint", ""))
+        last = self.config["settings"].get("ema") and not result.get("averaged", True)
+        found = {
+            f"on {self.elsewhere(result)}": self.elsewhere(result),
+            way(result): way(result),
+            f"step {step:,}": step != self.step,
+            f"weights of {checkpoint}": len(checkpoint.parents) > 1 and checkpoint.parents[1].name != Path(result["run"]).name,
+            "last weights": last,
+        }
+        return [words for words, said in found.items() if said]
+
     def current(self, weights: str | None) -> dict[str, dict[str, Any]]:
         """The results that are of these weights, and of the data that they were trained on."""
         return {
@@ -104,6 +117,15 @@ def read_results(run: Path) -> dict[str, dict[str, Any]]:
 def order(path: Path) -> tuple[int, str]:
     name = path.stem.removeprefix("eval-")
     return (list(NAMES).index(name) if name in NAMES else len(NAMES)), name
+
+
+def way(result: dict[str, Any]) -> str:
+    """How a probe was trained, where that is not the default: accuracies of different ways are not to be compared."""
+    epochs = (result.get("chosen") or {}).get("epochs")
+    if result.get("protocol") in ("paper", "finetune") and epochs:
+        protocol = "paper's protocol, " if result["protocol"] == "paper" else ""
+        return f"{protocol}{epochs:g} epoch{'s' * (epochs != 1)}"
+    return f"{result['views']} augmented views" if result.get("views") else ""
 
 
 def top1(result: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 
 from engine.json_file import as_json
+from engine.logs import in_words
+from errors import warn
+from evaluation.record import way
 from shards.atomic import atomic
 
 ROWS = {
@@ -32,18 +36,29 @@ def write(path: Path, result: Result) -> None:
 
 
 def write_board(run: Path, results: list[Result], own: str) -> None:
-    """Accuracies as scalars at the checkpoint's step; those of other data than the run's ``own`` have their name."""
-    with SummaryWriter(str(run)) as board:
-        for result in results:
-            data = Path(result["data"]).name
-            on = f"_on_{data}" if own and data != Path(own).name else ""
-            for name in (*ROWS, "top5"):
-                if result[name] is not None:
-                    board.add_scalar(f"eval/{result['probe']}_{name}{on}", result[name], result["step"])
-            for key, name in FEW.items():
-                for part, top1 in result[key].items():
-                    if top1 is not None:
-                        board.add_scalar(f"eval/{result['probe']}_{name}_{part}_of_the_labels{on}", top1, result["step"])
+    """Accuracies as scalars at the checkpoint's step; a warning where the disk has no room for them.
+
+    Those of other data than the run's ``own`` have their name, and those of another way than the default its words.
+    """
+    threading.excepthook = in_words
+    try:
+        with SummaryWriter(str(run)) as board:
+            for result in results:
+                for name, value in scalars(result, own).items():
+                    board.add_scalar(name, value, result["step"])
+    except OSError as error:
+        warn(f"{run}: TensorBoard's events cannot be written ({error.strerror or error}); results are in eval-<probe>.json")
+
+
+def scalars(result: Result, own: str) -> dict[str, float]:
+    """Accuracies by their names for TensorBoard."""
+    data, probe = Path(result["data"]).name, result["probe"]
+    on = f"_on_{data}" if own and data != Path(own).name else ""
+    how = f"_{way(result)}".replace("'", "").replace(",", "").replace(" ", "_") if way(result) else ""
+    found = {name: result[name] for name in (*ROWS, "top5")}
+    for key, name in FEW.items():
+        found |= {f"{name}_{part}_of_the_labels": top1 for part, top1 in result[key].items()}
+    return {f"eval/{probe}_{name}{how}{on}": value for name, value in found.items() if value is not None}
 
 
 def announce(results: list[Result], console: Console) -> None:
@@ -55,15 +70,15 @@ def announce(results: list[Result], console: Console) -> None:
 
 
 def show(results: list[Result], console: Console) -> None:
-    table = Table("top-1", *(result["probe"] for result in results))
+    table = Table("top-1", *("\n".join([result["probe"], *([way(result)] if way(result) else [])]) for result in results))
     add_row(table, ROWS["top1"], [result["top1"] for result in results])
     table.add_row("  95 % interval", *("{:.2%} – {:.2%}".format(*result["interval"]) for result in results))
     add_row(table, "  top-5", [result["top5"] for result in results])
     for key in ("top1_random_init", "top1_raw_pixels"):
         add_row(table, ROWS[key], [result[key] for result in results])
-    for part in results[0]["fractions"]:
+    for part, images in results[0]["fractions_images"].items():
         for key, name in FEW.items():
-            add_row(table, f"{ROWS[name]}, {float(part):g} of the labels", [result[key][part] for result in results])
+            add_row(table, f"{ROWS[name]}, {images:,} labels", [result[key][part] for result in results])
     console.print(table)
     for result in results:
         console.print(hardest(result), soft_wrap=True, highlight=False, markup=False)

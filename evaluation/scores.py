@@ -41,7 +41,7 @@ class Scores(NamedTuple):
 
     Args:
         top1: that have their class as the largest logit.
-        top5: that have it among the five largest; None with five classes or fewer.
+        top5: that have it among the five largest; None where no more than five classes are known.
         interval: Wilson's 95 % interval of ``top1``.
         per_class: top-1 of each class; None for one without test images.
         confusion: images of class i (row) that were taken for class j (column); None with more than 200 classes.
@@ -77,6 +77,7 @@ def tally(pieces: Iterable[tuple[Tensor, Tensor]], classes: int, known: Tensor |
         UserError: a logit is not finite, so that no class is the largest.
     """
     images, right = torch.zeros(2, classes, dtype=torch.int64)
+    unseen = torch.zeros(classes, dtype=torch.bool) if known is None else ~known
     confusion = torch.zeros(classes, classes, dtype=torch.int64) if classes <= CONFUSION else None
     among, mistakes = 0, [torch.empty(0, dtype=torch.int64)]
     for logits, y in pieces:
@@ -84,7 +85,6 @@ def tally(pieces: Iterable[tuple[Tensor, Tensor]], classes: int, known: Tensor |
             raise UserError(
                 "the probe's logits are not finite, so its training diverged (fine-tuning: try a lower --finetune-lr)"
             )
-        unseen = torch.zeros(classes, dtype=torch.bool) if known is None else ~known
         possible = logits.masked_fill(unseen.to(logits.device), torch.finfo(logits.dtype).min)
         best, truth = possible.topk(min(5, classes)).indices.cpu(), y.cpu()
         images += torch.bincount(truth, minlength=classes)
@@ -97,7 +97,8 @@ def tally(pieces: Iterable[tuple[Tensor, Tensor]], classes: int, known: Tensor |
     each = [r / m if m else None for r, m in zip(right.tolist(), images.tolist(), strict=True)]
     table = None if confusion is None else confusion.tolist()
     pairs = confused(torch.cat(mistakes), images)
-    return Scores(hits / n, among / n if classes > 5 else None, wilson(hits, n), each, table, n, pairs)
+    top5 = among / n if classes - int(unseen.sum()) > 5 else None
+    return Scores(hits / n, top5, wilson(hits, n), each, table, n, pairs)
 
 
 def confused(mistakes: Tensor, images: Tensor) -> list[Confused]:

@@ -58,7 +58,7 @@ def test_probes_see_the_originals_features(place, photo_set, original):
     encoder = trained(final(imported(place)))
     function = represent(encoder, Precision(None, "exact"), torch.device("cpu"))
     loader = EvalLoader(photo_set, ["val"], RECIPES["cifar32"], device=torch.device("cpu"))
-    (ours, theirs) = collect(loader, function, lambda x: original(x)[0].flatten(1))
+    ours, theirs = (collect(loader, each) for each in (function, lambda x: original(x)[0].flatten(1)))
     torch.testing.assert_close(ours.x, theirs.x, rtol=1e-5, atol=1e-5)
 
 

@@ -143,7 +143,7 @@ def of_record(record: Record, saved: Checkpoint | None, manifest: Manifest | Non
     best = current or fresh or record.results
     return Page(
         title=record.name,
-        sentence=facts.sentence(record),
+        sentence=facts.sentence(record, weights),
         tiles=facts.tiles(record, current),
         table=facts.table(record, saved, manifest, mean),
         charts=curves.charts(record.rows, record.config),

@@ -11,6 +11,7 @@ from engine import runs
 from engine.checkpoint import Checkpoint
 from evaluation.record import NAMES, Record, top1
 from evaluation.report.curves import begun
+from evaluation.report.probes import is_stale
 from model.encoder import Encoder
 from shards.manifest import Manifest
 
@@ -43,12 +44,14 @@ def table(record: Record, saved: Checkpoint | None, manifest: Manifest | None, a
     """What was trained on what, and how."""
     config, settings = record.config, record.config["settings"]
     found = [("data", of_data(record, manifest)), ("preset", config["preset"]), ("encoder", of_encoder(config))]
-    found += [("views", f"recipe {settings['recipe']}"), ("length", length(record, manifest))]
-    found += [
-        ("schedule", f"lr {settings['lr']:g}, {settings['warmup']} warm-up, {settings['schedule']}"),
-        ("optimizer", f"{settings.get('optimizer', 'adam')}, weight decay {settings['weight_decay']:g}"),
-        ("seed", str(config["seed"])),
-    ]
+    if record.data:  # what an imported file does not say is not said
+        found += [
+            ("views", f"recipe {settings['recipe']}"),
+            ("length", length(record, manifest)),
+            ("schedule", f"lr {settings['lr']:g}, {settings['warmup']} warm-up, {settings['schedule']}"),
+            ("optimizer", f"{settings.get('optimizer', 'adam')}, weight decay {settings['weight_decay']:g}"),
+            ("seed", str(config["seed"])),
+        ]
     if settings.get("mixture"):
         found.append(("mixture", f"{settings['mixture']} features, mode {settings['mixture_mode']}"))
     if saved:
@@ -82,13 +85,14 @@ def length(record: Record, manifest: Manifest | None) -> str:
     return words if epoch is None or manifest is None else f"{words}, {epoch:.2f} epochs"
 
 
-def sentence(record: Record) -> str:
-    """Under the title."""
+def sentence(record: Record, weights: str | None) -> str:
+    """Under the title; ``weights`` are those that are shown."""
     found = []
     for probe, result in record.results.items():
-        other, step = record.elsewhere(result), result.get("step", record.step)
-        words = f"{NAMES.get(probe, probe)} {top1(result)}{f' on {other}' if other else ''}"
-        found.append(words if step == record.step else f"{words} at step {step:,}")
-    probes = f" Probes: {', '.join(found)}." if found else ""
+        marks = record.marks(result)
+        marks += ["other weights than these"] if not marks and is_stale(result, weights) else []
+        said = f" ({', '.join(marks)})" if marks else ""
+        found.append(f"{NAMES.get(probe, probe)} {top1(result)}{said}")
+    probes = f" Probes: {'; '.join(found)}." if found else ""
     where = f" on {record.data}" if record.data else ""
     return f"AMDIM{where}, preset {record.config['preset']}, pretrained without labels.{probes}"

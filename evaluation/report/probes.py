@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 import numpy as np
 
-from evaluation.record import NAMES, top1
+from evaluation.record import NAMES, top1, way
 from evaluation.report.pictures import Picture, picture
 
 SMALL = 12  # classes up to which the whole confusion is a table
@@ -84,16 +84,21 @@ def of_probe(name: str, result: Result, weights: str | None) -> Probe:
         for key, title in FEW.items():
             value = result.get(key, {}).get(fraction)
             if isinstance(value, float):
-                bars.append(Bar(f"{title}with {100 * float(fraction):.4g} % of the labels", value, f"{value:.2%}"))
+                images = (result.get("fractions_images") or {}).get(fraction)
+                labels = f"{100 * float(fraction):.4g} % of the labels" if images is None else f"{images:,} labels"
+                bars.append(Bar(f"{title}with {labels}", value, f"{value:.2%}"))
     return Probe(NAMES.get(name, name), bars, f"top-1 on {note_of(result, 'test images', weights)}")
 
 
 def note_of(result: Result, what: str, weights: str | None) -> str:
-    """On how many of which images, at which step, and whether by other weights than those that are shown."""
+    """On how many of which images, how, at which step, what was not to be known, and whether other weights than those shown."""
     tested = f"all {result['n_test']:,} {what}" if "n_test" in result else what
     step = f", step {result['step']:,}" if isinstance(result.get("step"), int) else ""
     stale = ": not the weights of this report" if is_stale(result, weights) else ""
-    return f"{tested} of {Path(str(result.get('data', ''))).name or 'its data'}{step}{stale}"
+    how, unseen = f", {way(result)}" if way(result) else "", result.get("unseen") or []
+    names = ", ".join(unseen[:3]) + ", …" * (len(unseen) > 3)
+    unknown = f", {len(unseen)} of its classes without images to train on ({names})" if unseen else ""
+    return f"{tested} of {Path(str(result.get('data', ''))).name or 'its data'}{how}{step}{unknown}{stale}"
 
 
 def is_stale(result: Result, weights: str | None) -> bool:

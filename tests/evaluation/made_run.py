@@ -69,4 +69,5 @@ def result(probe, classes, weights="", table=True, data="data/x"):
         "fractions": {"0.1": 0.5},
         "fractions_random_init": {"0.1": 0.25},
         "fractions_raw_pixels": {"0.1": None},
+        "fractions_images": {"0.1": 7},
     }

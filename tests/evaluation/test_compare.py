@@ -65,6 +65,31 @@ def test_a_result_of_other_data_or_another_step_says_so(tmp_path):
     assert [cell.strip() for cell in row.split("│")[2:5]] == ["50.00%", "50.00%, step 20", "50.00%, on places205"]
 
 
+APART = {
+    "paper's protocol, 30 epochs": {"protocol": "paper", "chosen": {"epochs": 30.0}},
+    "weights of runs/other/checkpoints/step-40": {"checkpoint": "runs/other/checkpoints/step-40", "run": "runs/own"},
+    "last weights": {"averaged": False},
+    "": {"checkpoint": "runs/own/checkpoints/step-40", "run": "/elsewhere/runs/own", "averaged": True},
+}
+
+
+@pytest.mark.parametrize("words", APART)
+def test_a_result_of_another_way_or_other_weights_says_so(tmp_path, words):
+    run = write_run(tmp_path / "own", 1, 1)
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"settings": {"ema": 0.99}}))
+    record = read_record(run)
+    assert ", ".join(record.marks({"top1": 0.5, "data": "data/shapes", "step": 40} | APART[words])) == words
+
+
+def test_any_name_of_a_run_is_in_the_pictures_legend(tmp_path):
+    names = ["$x^{$", "_old", "a_b"]
+    figure = picture([read_record(write_run(tmp_path / name, 1, 1)) for name in names])
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    assert [text.get_text().replace("\\$", "$").strip("\u200b") for text in legend.get_texts()] == names
+
+
 def heights(figure):
     """Of the bars of each group, by its label."""
     axes = figure.axes[2]
@@ -85,6 +110,20 @@ def test_accuracies_on_different_images_are_not_beside_one_another(tmp_path):
         "linear\non places205": [(50, "")],
         "k nearest\nneighbours\non shapes": [(25, "")],
     }
+
+
+def test_accuracies_of_another_way_or_other_images_of_that_name_are_in_groups_of_their_own(tmp_path):
+    found = [write_run(tmp_path / name, 1, 1) for name in ("own", "paper", "other")]
+    paper = {"protocol": "paper", "chosen": {"epochs": 30.0}}
+    for run, other in zip(found, ({}, paper, {"n_test": 40, "test_images": "b"}), strict=True):
+        (run / "eval-linear.json").write_text(
+            json.dumps({"top1": 0.5, "data": "data/x", "n_test": 84, "test_images": "a", "step": 40} | other)
+        )
+    assert list(heights(picture([read_record(run) for run in found]))) == [
+        "linear\non x, 84 images",
+        "linear\non x, 84 images\npaper's protocol\n30 epochs",
+        "linear\non x, 40 images",
+    ]
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path):

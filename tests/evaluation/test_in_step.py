@@ -238,7 +238,7 @@ def test_lengths_are_the_originals_and_shrink_less_than_labels():
     assert paper.length("cifar10", None) == (120, (80 / 120, 110 / 120))
     assert paper.length("imagenet", None).epochs == paper.length("mine", None).epochs == 30
     assert paper.length("places205", 3) == (3, (7 / 15, 12 / 15))
-    assert longer(10, "0.01") == pytest.approx(100)
+    assert longer(10, 0.01) == pytest.approx(100)
 
 
 def test_fine_tuning_begins_and_ends_slowly():

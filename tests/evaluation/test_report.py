@@ -73,8 +73,8 @@ def test_a_finished_run_has_every_section(whole):
         "96 train, 24 val; 2 classes",
         "bfloat16",
         "cats taken for dogs",
-        "90.00% (65.0–74.0) on x",
-        "untrained, with 10 % of the labels",
+        "90.00% (65.0–74.0) (on x",
+        "untrained, with 7 labels",
     ):
         assert words in text
     assert text.count("not the weights of this report") == 1

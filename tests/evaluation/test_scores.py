@@ -14,6 +14,12 @@ def test_no_image_is_taken_for_a_class_without_training_images():
     assert found.confusion == [[1, 0, 0], [0, 0, 0], [0, 1, 0]]
 
 
+def test_no_five_classes_that_are_known_have_no_top5():
+    known = torch.arange(7) < 3
+    assert tally([(torch.randn(4, 7), torch.tensor([3, 4, 5, 6]))], 7, known).top5 is None
+    assert tally([(-torch.arange(9.0).expand(4, 9), torch.tensor([3, 4, 8, 8]))], 9, torch.arange(9) < 7).top5 == 0.5
+
+
 def test_scores_are_those_of_sklearn():
     from sklearn.metrics import confusion_matrix, recall_score, top_k_accuracy_score
 
