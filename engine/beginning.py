@@ -13,8 +13,10 @@ from engine.initial import start_from
 from engine.parallel import from_all, from_first
 from engine.runs import Config
 from engine.trainer import Trainer
-from errors import warn
+from errors import UsageError, warn
 from model.collectives import rank
+
+OF_RANK_0 = {"data", "init", "keep"}  # of a configuration: paths may differ from machine to machine, and rank 0 alone saves
 
 
 class Begun(NamedTuple):
@@ -36,9 +38,10 @@ def begin(trainer: Trainer, run: Path, resume: str) -> Begun:
     """Loads what there is to load into ``trainer``.
 
     Raises:
-        UsageError: what was asked for is not there, or of another configuration; names the fields.
+        UsageError: what was asked for is not there, or of another configuration, or ranks differ in theirs; names the fields.
         UserError: it cannot be read.
     """
+    check_alike(trainer)
     there = checkpoint.steps(run / "checkpoints")
     saved = find_start_together(run, trainer.config, trainer.loader.fingerprint()["shards"], resume)
     if saved:
@@ -68,6 +71,22 @@ def announce(begun: Begun, trainer: Trainer, console: Console) -> None:
     if begun.saved and rank() == 0:
         console.print(f"continuing {begun.saved}", markup=False)
         warn_of_other(begun.machine, trainer)
+
+
+def check_alike(trainer: Trainer) -> None:
+    """That ranks were started alike: each has its own rate, order and format of numbers, and a sum of gradients hides it.
+
+    Raises:
+        UsageError: two were not; names what differs.
+    """
+    own = trainer.config.as_dict()
+    own |= own.pop("settings") | trainer.loader.fingerprint() | {"precision": trainer.precision.name}
+    first, *others = from_all({name: own[name] for name in own if name not in OF_RANK_0})
+    for number, other in enumerate(others, 1):
+        if changed := [name for name in first if first[name] != other.get(name)]:
+            mend = "give --amp bf16, fp16 or off, as not all of their hardware has the same"
+            same = "start all with the same command, code and data"
+            raise UsageError(f"ranks 0 and {number} differ in {', '.join(changed)}; {mend if changed == ['precision'] else same}")
 
 
 def warn_of_other(machine: dict[str, str], trainer: Trainer) -> None:

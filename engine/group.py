@@ -23,6 +23,7 @@ from engine.peers import GONE, Peers
 from errors import GPU_FAULTS, UserError, blurt, explain, first_line, flush_output, program
 
 SILENCE = 10  # seconds without a beat, of which there are four a second, after which nobody waits for a rank's leave
+MOMENT = 1  # seconds that rank 0, which may hold the store, leaves others to see there that their common error has been printed
 ADVICE = "see that every machine runs the same command (under SLURM: srun), or give a longer --timeout"
 
 
@@ -193,6 +194,8 @@ def end(peers: Peers, error: BaseException) -> NoReturn:
     flush_output()
     if not lost:
         elastic.report(code)
+    if text and peers.rank == 0:
+        time.sleep(MOMENT)
     os._exit(code)
 
 

@@ -27,6 +27,7 @@ T = TypeVar("T")
 COMPUTING, WAITING = "computing", "waiting for the images of"
 PERIOD = 0.25  # seconds between two looks at the store
 GONE = "the store at which the ranks meet is gone, and with it rank 0 or the launcher: what they said last says why"
+FROZEN = "the store at which the ranks meet does not answer: rank 0 or the launcher hangs, or its machine does, or the network"
 GRACE = 30  # seconds that a launcher has to end the others after one has failed
 
 
@@ -49,9 +50,11 @@ class Peers:
         self.failing: float | None = None  # since when another rank has said that it ends
         self.agreed: tuple[int, str] | None = None
         self.changed, self.closing = threading.Condition(), threading.Event()
+        self.answers = 0  # of the store
         self.thread = threading.Thread(target=self.listen, daemon=True)
         if store is not None:
             self.thread.start()
+            threading.Thread(target=self.guard, daemon=True).start()
 
     def ask(self, word: str) -> None:
         """Asks that all ranks hear ``word`` from ``reached`` after the same step. Asking again changes nothing."""
@@ -90,6 +93,21 @@ class Peers:
             if not self.closing.is_set():
                 self.give_up(f"rank {self.rank}: {GONE}")
 
+    def guard(self) -> None:
+        """A thread that never asks the store. One that is frozen keeps whoever asks it, whatever time-out it was given: it is a
+        connection that stays open, on which nothing comes.
+        """
+        answers, silent = 0, 0.0
+        while self.thread.is_alive():
+            time.sleep(PERIOD)
+            # Counted, not read from a clock, which goes on while this process is stopped.
+            silent = silent + PERIOD if self.answers == answers else 0.0
+            answers = self.answers
+            if silent > self.timeout:
+                if not (self.stop and self.stop.code):
+                    blurt(f"{program()}: rank {self.rank}: {FROZEN}\n")
+                os._exit(LOST)
+
     def watch(self, store: dist.Store) -> None:
         """Says that this rank is alive, and ends it where that is of no use any more."""
         self.beat()
@@ -102,6 +120,7 @@ class Peers:
         """Whether another rank has printed an error and ended: its launcher would end this one too, but not every one does."""
         if self.failing is None and store.check(["error"]):
             self.failing = time.monotonic()
+        self.answers += 1
         return self.failing is not None and time.monotonic() - self.failing > GRACE
 
     def beat(self) -> None:

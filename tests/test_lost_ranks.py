@@ -156,13 +156,17 @@ def test_a_rank_that_never_comes_is_named(photo_set, tmp_path, present, says):
     assert says in line
 
 
-def slurm_tasks(data, cwd, *more):
-    """Two tasks of one step, as srun would start them."""
+def slurm_tasks(data, cwd, *more, second=()):
+    """Two tasks of one step, as srun would start them; the second may have other options."""
     step = {"SLURM_NTASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_STEP_NODELIST": "localhost"}
     step |= {"MASTER_PORT": str(free_port())}
     owns = [ENVIRONMENT | step | {"SLURM_PROCID": rank, "SLURM_LOCALID": rank} for rank in ("0", "1")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return [subprocess.Popen(one_rank(data, "cut", *more), cwd=cwd, env=own, **pipes) for own in owns]
+    each = more, (*more, *second)
+    return [
+        subprocess.Popen(one_rank(data, "cut", *own_more), cwd=cwd, env=own, **pipes)
+        for own, own_more in zip(owns, each, strict=True)
+    ]
 
 
 def ended(tasks):
@@ -176,6 +180,40 @@ def test_two_slurm_tasks_train_together(photo_set, tmp_path):
     assert codes == [0, 0], said
     assert "2 over gloo" in said[0]
     assert said[1] == ""
+
+
+@pytest.mark.parametrize(
+    ("second", "says"),
+    [
+        (("--lr", "0.02", "--seed", "5"), "ranks 0 and 1 differ in seed, lr; start all with the same command, code and data"),
+        pytest.param(("--amp", "bf16"), "ranks 0 and 1 differ in amp, precision; start all with", marks=pytest.mark.long),
+        pytest.param(("--preset", "parts"), "ranks 0 and 1 differ in preset, views, recipe, mixture", marks=pytest.mark.long),
+    ],
+)
+def test_ranks_that_were_started_otherwise_are_refused(photo_set, tmp_path, second, says):
+    codes, said = ended(slurm_tasks(photo_set, tmp_path, "--steps", "3", second=second))
+    assert codes == [2, 2], said
+    assert says in "".join(said)
+    assert len("".join(said).splitlines()) == 1
+    assert not checkpoint.steps(tmp_path / "runs" / "cut" / "checkpoints")
+
+
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.long)])
+def test_a_frozen_rank_ends_the_others(photo_set, tmp_path, rank):
+    """Rank 0 holds the store, which then keeps whoever asks it; of another rank the store can still say who it is."""
+    tasks = slurm_tasks(photo_set, tmp_path, "--steps", "400", "--save-every", "5", "--timeout", "5")
+    try:
+        while not checkpoint.steps(tmp_path / "runs" / "cut" / "checkpoints"):
+            assert [task.poll() for task in tasks] == [None, None]
+            time.sleep(0.05)
+        tasks[rank].send_signal(signal.SIGSTOP)
+        said = tasks[1 - rank].communicate(timeout=60)[0]
+        assert tasks[1 - rank].returncode == 75
+        assert ("the store at which the ranks meet does not answer" if rank == 0 else "for rank 1 (last heard of") in said
+    finally:
+        for task in tasks:
+            task.kill()
+            task.communicate()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.long)])
