@@ -122,6 +122,15 @@ def test_the_card_says_what_goes_in_and_what_probes_found_of_these_weights(saved
     assert fields["input"]["std"] == [0.31, 0.24, 0.22]
 
 
+def test_of_an_imported_run_nothing_is_said_that_its_file_does_not_say(saved, tmp_path):
+    export(saved._replace(config=saved.config | {"data": ""}), tmp_path, tmp_path / "encoder.safetensors", False)
+    card = (tmp_path / "encoder.safetensors.md").read_text()
+    assert "does not say of what images" in card
+    assert not any(words in card for words in ("preset", "seed", "steps of"))
+    trained = json.loads((tmp_path / "encoder.safetensors.json").read_text())["trained"]
+    assert trained.keys() == {"data", "preset", "step", "averaged", "digest"}
+
+
 @pytest.mark.parametrize("suffix", WRITERS)
 def test_what_cannot_be_written_is_one_line_and_leaves_nothing(saved, tmp_path, suffix):
     if suffix == ".onnx":
