@@ -55,7 +55,8 @@ def tabulate(found: list[Record]) -> Table:
         if set(values) != {NONE}:
             table.add_row(f"last loss {title}", *values)
     for probe in all_probes(found):
-        cells = (escape(probed(each, probe)) for each in found)
+        sizes = {each.results[probe].get("n_test") for each in found if probe in each.results}
+        cells = (escape(probed(each, probe, len(sizes) > 1)) for each in found)
         table.add_row(f"{NAMES.get(probe, probe)}, top-1", *cells)
     return table
 
@@ -66,10 +67,12 @@ def last(each: Record, name: str) -> str:
     return NONE if label is None else f"{each.rows[-1][name]:.3f}{label.removeprefix(TERMS[name])}"
 
 
-def probed(each: Record, probe: str) -> str:
-    """Top-1, and what sets it apart."""
-    result = each.results.get(probe)
-    return NONE if result is None else ", ".join([top1(result), *each.marks(result)])
+def probed(each: Record, probe: str, sized: bool) -> str:
+    """Top-1, and what sets it apart; where sets have different sizes, of how many images."""
+    if (result := each.results.get(probe)) is None:
+        return NONE
+    size = [f"{result['n_test']:,} images"] if sized and "n_test" in result else []
+    return ", ".join([top1(result), *each.marks(result), *size])
 
 
 def progress(each: Record) -> str:
