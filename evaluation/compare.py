@@ -90,14 +90,16 @@ def all_probes(found: list[Record]) -> list[str]:
 
 def picture(found: list[Record]) -> Figure:
     """Losses, online probes, and what probes found afterwards, with their intervals."""
-    probes = all_probes(found)
-    figure, grid = plt.subplots(1, 3 if probes else 2, figsize=(15 if probes else 11, 4.2), layout="constrained")
+    groups = grouped(found)
+    widths = [5, 5, max(5, 1.4 * len(groups))] if groups else [5.5, 5.5]  # inches
+    size = {"figsize": (sum(widths), 4.2), "width_ratios": widths, "layout": "constrained"}
+    figure, grid = plt.subplots(1, len(widths), **size)
     for number, each in enumerate(found):
         curves(grid, each, *pen(number))
     grid[0].set(title="Loss: lower is better, for one batch and objective", xlabel="step", ylabel="nats")
     grid[1].set(title="Online linear probe on augmented training views", xlabel="step", ylabel="top-1, %")
-    if probes:
-        bars(grid[2], found, probes)
+    if groups:
+        bars(grid[2], found, groups)
     for axes in grid:
         axes.grid(alpha=0.3)
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
@@ -117,9 +119,13 @@ def curves(grid: list[plt.Axes], each: Record, colour: str, dashes: str) -> None
         grid[1].plot(*zip(*seen, strict=True), dashes, color=colour, marker=marker)
 
 
-def bars(axes: plt.Axes, found: list[Record], probes: list[str]) -> None:
-    """A group for each probe, way of training it and set of test images: other accuracies are not to be compared."""
-    groups = dict.fromkeys((probe, alike(each.results[probe])) for probe in probes for each in found if probe in each.results)
+def grouped(found: list[Record]) -> list[tuple[str, Kind]]:
+    """Probes, ways of training them and sets of test images: other accuracies are not to be compared."""
+    each = [(probe, alike(run.results[probe])) for probe in all_probes(found) for run in found if probe in run.results]
+    return list(dict.fromkeys(each))
+
+
+def bars(axes: plt.Axes, found: list[Record], groups: list[tuple[str, Kind]]) -> None:
     width, stale = 0.8 / len(found), False
     for place, (probe, kind) in enumerate(groups):
         for number, each in enumerate(found):
@@ -148,7 +154,8 @@ def alike(result: dict[str, Any]) -> Kind:
     data = Path(str(result.get("data") or "its data")).name
     how = "".join(f"\n{each}" for each in way(result).split(", ") if each)
     images = result.get("n_test")
-    return Kind(f"on {data}{f', {images:,} images' if images else ''}{how}", result.get("test_images", ""))
+    size = f"\n{images:,} images" if images else ""
+    return Kind(f"on {data}{size}{how}", result.get("test_images", ""))
 
 
 def plain(text: str) -> str:

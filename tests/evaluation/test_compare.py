@@ -120,9 +120,9 @@ def test_accuracies_of_another_way_or_other_images_of_that_name_are_in_groups_of
             json.dumps({"top1": 0.5, "data": "data/x", "n_test": 84, "test_images": "a", "step": 40} | other)
         )
     assert list(heights(picture([read_record(run) for run in found]))) == [
-        "linear\non x, 84 images",
-        "linear\non x, 84 images\npaper's protocol\n30 epochs",
-        "linear\non x, 40 images",
+        "linear\non x\n84 images",
+        "linear\non x\n84 images\npaper's protocol\n30 epochs",
+        "linear\non x\n40 images",
     ]
 
 
