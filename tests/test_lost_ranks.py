@@ -201,13 +201,13 @@ def test_ranks_that_were_started_otherwise_are_refused(photo_set, tmp_path, seco
 @pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_frozen_rank_ends_the_others(photo_set, tmp_path, rank):
     """Rank 0 holds the store, which then keeps whoever asks it; of another rank the store can still say who it is."""
-    tasks = slurm_tasks(photo_set, tmp_path, "--steps", "400", "--save-every", "5", "--timeout", "5")
+    tasks = slurm_tasks(photo_set, tmp_path, "--steps", "4000", "--save-every", "5", "--timeout", "30")
     try:
         while not checkpoint.steps(tmp_path / "runs" / "cut" / "checkpoints"):
             assert [task.poll() for task in tasks] == [None, None]
             time.sleep(0.05)
         tasks[rank].send_signal(signal.SIGSTOP)
-        said = tasks[1 - rank].communicate(timeout=60)[0]
+        said = tasks[1 - rank].communicate(timeout=120)[0]
         assert tasks[1 - rank].returncode == 75
         assert ("the store at which the ranks meet does not answer" if rank == 0 else "for rank 1 (last heard of") in said
     finally:
