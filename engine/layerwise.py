@@ -10,6 +10,7 @@ A float16 step whose gradient overflowed is skipped on the device: ``GradScaler`
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 TRUST = 1e-3  # eta of LARS, the paper's
 
 
-class Layerwise(torch.optim.Optimizer):
+class Layerwise(torch.optim.Optimizer, ABC):
     """What the two have in common: a pass over weights, and steps that are skipped."""
 
     _step_supports_amp_scaling = True
@@ -33,9 +34,9 @@ class Layerwise(torch.optim.Optimizer):
                 if weight.grad is not None:
                     self.move(weight, weight.grad, group, None if skip is None else skip.bool())
 
+    @abstractmethod
     def move(self, weight: Tensor, gradient: Tensor, group: dict[str, Any], skip: Tensor | None) -> None:
         """One weight's step, which nothing comes of where ``skip`` is true: what each of the two has of its own."""
-        raise NotImplementedError
 
 
 class Lamb(Layerwise):

@@ -95,6 +95,6 @@ def probes(run: Path, weights: str) -> str:
     for name, each in results.items():
         others = (each.get(key) for key in ("top1_random_init", "top1_raw_pixels"))
         beside = " | ".join("–" if value is None else f"{value:.2%}" for value in others)
-        probe = ", ".join(words for words in (NAMES.get(name, name), way(each)) if words)
+        probe = ", ".join(filter(None, (NAMES.get(name, name), way(each))))
         lines.append(f"| {probe} | `{Path(each['data']).name}` | {each['n_test']:,} | {top1(each)} | {beside} |")
     return "\n".join(lines)

@@ -160,7 +160,7 @@ def alike(result: dict[str, Any]) -> Kind:
 
 def plain(text: str) -> str:
     """Text that matplotlib takes for nothing else: neither for mathematics nor for a curve without a name."""
-    return text.replace("$", r"\$").replace("_", "\u200b_", 1) if text.startswith("_") else text.replace("$", r"\$")
+    return "\u200b" * text.startswith("_") + text.replace("$", r"\$")
 
 
 def reach(result: dict[str, Any]) -> list[list[float]] | None:

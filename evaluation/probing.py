@@ -292,7 +292,7 @@ class Probing:
             "checkpoint": str(subject.saved.path),
             "step": subject.saved.trainer["step"],
             "n_test": scores.n,
-            "test_images": key(self.images.identity("val")),
+            "test_images": key(*(shard.sha256 for shard in self.manifest.splits["val"].shards)),
             "unseen": [name for name, known in zip(self.manifest.classes, self.known.tolist(), strict=True) if not known],
             "top1": scores.top1,
             "top1_random_init": self.top1(Task(RANDOM, probe, WHOLE)),

@@ -44,15 +44,13 @@ class Record(NamedTuple):
     def marks(self, result: dict[str, Any]) -> list[str]:
         """What sets a result apart from the run's own: other data, another way, other weights than its newest."""
         step, checkpoint = result.get("step", self.step), Path(result.get("checkpoint", ""))
-        last = self.config["settings"].get("ema") and not result.get("averaged", True)
-        found = {
-            f"on {self.elsewhere(result)}": self.elsewhere(result),
-            way(result): way(result),
-            f"step {step:,}": step != self.step,
-            f"weights of {checkpoint}": len(checkpoint.parents) > 1 and checkpoint.parents[1].name != Path(result["run"]).name,
-            "last weights": last,
-        }
-        return [words for words, said in found.items() if said]
+        others = len(checkpoint.parents) > 1 and checkpoint.parents[1].name != Path(result["run"]).name
+        found = [f"on {self.elsewhere(result)}"] if self.elsewhere(result) else []
+        found += [way(result)] if way(result) else []
+        found += [f"step {step:,}"] if step != self.step else []
+        found += [f"weights of {checkpoint}"] if others else []
+        found += ["last weights"] if self.config["settings"].get("ema") and not result.get("averaged", True) else []
+        return found
 
     def current(self, weights: str | None) -> dict[str, dict[str, Any]]:
         """The results that are of these weights, and of the data that they were trained on."""

@@ -70,7 +70,7 @@ def announce(results: list[Result], console: Console) -> None:
 
 
 def show(results: list[Result], console: Console) -> None:
-    table = Table("top-1", *("\n".join([result["probe"], *([way(result)] if way(result) else [])]) for result in results))
+    table = Table("top-1", *("\n".join(filter(None, (result["probe"], way(result)))) for result in results))
     add_row(table, ROWS["top1"], [result["top1"] for result in results])
     table.add_row("  95 % interval", *("{:.2%} – {:.2%}".format(*result["interval"]) for result in results))
     add_row(table, "  top-5", [result["top5"] for result in results])

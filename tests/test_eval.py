@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from evaluation.extract import key
+from shards.manifest import load
 from tests.evaluating import call, found, invoke, photo_folder
 from tests.test_train import run
 
@@ -29,6 +31,7 @@ def test_three_probes_on_the_latest_run(here, photo_set, capsys):
         assert len(one["per_class"]) == 2
         assert one["fractions"].keys() == {"0.5"}
         assert one["seconds"] > 0
+        assert one["test_images"] == key(*(shard.sha256 for shard in load(photo_set).splits["val"].shards))  # whatever the recipe
     assert found(here, "knn")["views"] == 0
     assert not (here / "features").exists()
 
