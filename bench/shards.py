@@ -30,7 +30,7 @@ from shards.build import build
 from shards.listing import Listing
 from shards.plan import Plan
 from shards.source import Encoding, Raw, Sample, Source
-from shards.store import png, store
+from shards.store import encode_png, store
 from shards.write import Job
 
 ENCODING = Encoding(256, 90)
@@ -161,7 +161,7 @@ def planned(count: int) -> None:
 def drawn(sample: Sample) -> Raw:
     """About as large as an image of the set."""
     pixels = np.random.default_rng(sample.label).integers(0, 256, (190, 190, 3), np.uint8)
-    return Raw(png(pixels))
+    return Raw(encode_png(pixels))
 
 
 if __name__ == "__main__":

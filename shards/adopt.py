@@ -25,10 +25,9 @@ from .archive import read_bytes
 from .atomic import atomic
 from .build import Built
 from .dali import Decoder
-from .decode import Rejected
 from .index import INDEX_DTYPE, Entry
 from .manifest import IN_PLACE, Manifest, Shard, Split
-from .source import TRAINING, UNLABELLED, Encoding
+from .source import TRAINING, UNLABELLED, Encoding, Rejected
 from .store import store
 from .write import Rejection
 

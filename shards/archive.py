@@ -18,9 +18,8 @@ from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 
 from errors import UsageError, UserError
 
-from .decode import Rejected
 from .reading import failures_told
-from .source import Raw, Sample
+from .source import Raw, Rejected, Sample
 
 BLOCK = 512
 MAX_HEADER = 2**20  # bytes of a long name or of extended fields, which tarfile reads whole

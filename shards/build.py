@@ -13,6 +13,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +135,10 @@ def _recipe(source: Source, seed: int) -> dict[str, Any]:
 
 
 def tools() -> dict[str, str]:
-    """Versions of what decides the bytes that are written."""
-    return {"python": platform.python_version(), **{name: version(name) for name in ("numpy", "pillow", "simplejpeg")}}
+    """Return the versions of what decides the bytes that are written; of the optional decoders those that are installed."""
+    needed = {name: version(name) for name in ("numpy", "pillow", "simplejpeg")}
+    optional = {name: version(name) for name in ("tifffile", "imagecodecs") if find_spec(name)}
+    return {"python": platform.python_version(), **needed, **optional}
 
 
 def _finished(out: Path, recipe: dict[str, Any], again: str) -> Manifest | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .decode import Rejected
+from .source import Rejected
 
 
 class Decoder:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -13,24 +12,21 @@ from PIL import Image, UnidentifiedImageError
 
 from errors import UserError
 
-from . import jpeg
+from . import jpeg, jpeg2000, png, pnm, tiff
+from .source import Rejected
 
 # Raster formats whose readers run in this process: EPS would start Ghostscript, others know headers only.
 WANTED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "QOI", "PCX", "SGI", "DDS")
 Image.init()
 FORMATS = tuple(name for name in WANTED if name in Image.OPEN)  # a Pillow built without AVIF has no such entry
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two with 64-bit offsets
-PNG = b"\x89PNG\r\n\x1a\n"
+LOADERS = {"TIFF": tiff.load, "JPEG2000": jpeg2000.load, "PNG": png.load, "PPM": pnm.load}  # where Pillow alone is not enough
 MAX_BYTES = 2**30  # a file is read whole
 MAX_SIDE = 65_500  # pixels, as far as a JPEG goes
 MAX_PIXELS = 100_000_000  # a 48 KB PNG can hold 1.2 GB of pixels, and DALI would decode it
 # For all threads and for good: filters that come and go are no business of a thread. What is too large is refused below.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", module=r"PIL\.")  # remarks on damaged tags, which are not used
-
-
-class Rejected(Exception):
-    """A sample that cannot be stored; its text is the reason."""
 
 
 def open_image(data: bytes) -> Image.Image:
@@ -59,27 +55,21 @@ def decode(data: bytes) -> Image.Image:
 
 
 def load(image: Image.Image, data: bytes, least: int = 0) -> Image.Image:
-    """The pixels of an image that was opened; a JPEG of more than ``least`` pixels a side may come shrunk, if that is not 0."""
+    """Return the pixels of an image that was opened.
+
+    Args:
+        least: if not 0, a JPEG may come shrunk to no less than so many pixels on its shorter side.
+
+    Raises:
+        Rejected: they are damaged, or not surely those that the file means.
+    """
     with mishaps_reject():
         if image.format == "JPEG" and (decoded := jpeg.decode(data, image.mode, least)):
             return decoded
+        if image.format in LOADERS:
+            return LOADERS[image.format](image, data)
         image.load()
-        if image.format == "PNG" and not _png_is_whole(data):
-            raise ValueError("a checksum in the PNG is wrong")
     return image
-
-
-def _png_is_whole(data: bytes) -> bool:
-    """Walks the chunks: length, kind, contents and the CRC of the last two. Pillow compares not all of them, and DALI does."""
-    at = len(PNG)
-    while at + 12 <= len(data):
-        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
-        if zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
-            return False
-        if data[at + 4 : at + 8] == b"IEND":
-            return True
-        at = end + 4
-    return False
 
 
 def _room_for_an_image() -> bool:

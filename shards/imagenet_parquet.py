@@ -24,9 +24,8 @@ from errors import UsageError, UserError
 
 from .archive import read_bytes
 from .atomic import atomic
-from .decode import Rejected
 from .listing import Listing
-from .source import UNLABELLED, Encoding, Raw, Sample, Source, unread
+from .source import UNLABELLED, Encoding, Raw, Rejected, Sample, Source, unread
 from .space import check_space
 
 SPLITS = {"train": "train", "validation": "val", "val": "val"}

@@ -11,9 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .decode import Rejected
 from .order import permutation
-from .source import TRAINING, Source
+from .source import TRAINING, Rejected, Source
 from .write import Job, files_of
 
 SHARD_BYTES = 256 * 2**20

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from errors import UserError
 
-from .decode import Rejected
+from .source import Rejected
 
 OF_A_FILE = frozenset(
     {

@@ -18,8 +18,7 @@ from errors import UserError
 
 from .archive import Readable, damage_told, members, read_bytes
 from .atomic import atomic
-from .decode import Rejected
-from .source import Raw, Sample
+from .source import Raw, Rejected, Sample
 from .space import check_space
 
 

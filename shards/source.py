@@ -15,6 +15,10 @@ TRAINING = ("train", "unlabeled")
 UNLABELLED = -1
 
 
+class Rejected(Exception):
+    """A sample that cannot be stored; its text is the reason."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One sample of a source before it is read: the name that finds it there, and its class.

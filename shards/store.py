@@ -1,7 +1,7 @@
 """An item of a source to the bytes that are stored.
 
 A file keeps its own bytes where DALI decodes them as they are: an upright baseline JPEG, 8-bit gray or RGB PNG or still WebP,
-small enough. All else becomes a baseline JPEG, 4:2:0: turned upright by its EXIF tag, transparency over white, 16-bit gray
+small enough. All else becomes a baseline JPEG, 4:2:0: turned upright, transparency over white, 16-bit gray
 divided by 257, CMYK to RGB, the first frame of several. Colour profiles are dropped, not applied. Arrays become PNG.
 """
 
@@ -13,25 +13,18 @@ from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image
 
-from . import jpeg
-from .decode import Rejected, load, mishaps_reject, open_image
+from . import jpeg, png
+from .decode import load, mishaps_reject, open_image
 from .jpeg import BASELINE, PROGRESSIVE
-from .source import Encoding
+from .orientation import ON_ITS_SIDE, orientation, upright
+from .source import Encoding, Rejected
 
 SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
-PNG_BIT_DEPTH, PNG_COLOUR_TYPE = 24, 25  # byte positions in the file's fixed header
-PNG_GRAY, PNG_RGB = 0, 2
 DRAFT = 2  # the JPEG decoder may shrink a picture to this many times the size wanted; the filter does the rest
 WHITE, DIM = 65_535, 16  # of 16 bits; the level of 255 that an image with a sixteenth of the range stays below
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF, and one of its values
-TURN = Image.Transpose
-TURNS = {
-    **{2: TURN.FLIP_LEFT_RIGHT, 3: TURN.ROTATE_180, 4: TURN.FLIP_TOP_BOTTOM},
-    **{5: TURN.TRANSPOSE, 6: TURN.ROTATE_270, 7: TURN.TRANSVERSE, 8: TURN.ROTATE_90},
-}
-ON_ITS_SIDE = 5  # and what is above
 
 
 @dataclass(frozen=True)
@@ -52,14 +45,14 @@ class Stored:
 def store(image: bytes | NDArray[np.uint8], encoding: Encoding | None) -> Stored:
     """Encodes an array as PNG, and a file as ``encoding`` says; raises Rejected for what is no image."""
     if isinstance(image, np.ndarray):
-        return Stored("png", png(image), image.shape[1], image.shape[0], Image.fromarray(image))
+        return Stored("png", encode_png(image), image.shape[1], image.shape[0], Image.fromarray(image))
     if encoding is None:
         raise TypeError("a source of files needs an encoding")
     with mishaps_reject():
         return _store_file(image, encoding)
 
 
-def png(array: NDArray[np.uint8]) -> bytes:
+def encode_png(array: NDArray[np.uint8]) -> bytes:
     """A uint8 array, (H, W) or (H, W, 3), as PNG.
 
     zlib's run-length strategy: on noisy pictures twice as fast as the default and no larger, and free of its hash tables,
@@ -72,7 +65,7 @@ def png(array: NDArray[np.uint8]) -> bytes:
 
 def _store_file(data: bytes, encoding: Encoding) -> Stored:
     image = open_image(data)
-    turn = _orientation(image)
+    turn = orientation(image)
     width, height = image.size[::-1] if turn >= ON_ITS_SIDE else image.size
     fits = encoding.size == 0 or min(image.size) <= encoding.size
     if fits and turn == 1 and _keeps(image, data, encoding):
@@ -81,21 +74,11 @@ def _store_file(data: bytes, encoding: Encoding) -> Stored:
     plain = _plain(whole)
     dim = whole.mode.startswith("I") and plain.histogram()[DIM + 1 :] == [0] * (255 - DIM)
     pixels = _shrink(plain, encoding.size)
-    if turn in TURNS:
-        pixels = pixels.transpose(TURNS[turn])
+    pixels = upright(pixels, turn)
     pixels.info = {}  # else comments and such would be written too
     buffer = BytesIO()
     pixels.save(buffer, "JPEG", quality=encoding.quality, subsampling="4:2:0")
     return Stored("jpg", buffer.getvalue(), width, height, pixels, dim)
-
-
-def _orientation(image: Image.Image) -> int:
-    """How the picture has to be turned, 1 to 8; a damaged tag means 1, which is how all others show such a file."""
-    try:
-        turn = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # whatever the damage made the reader raise
-        return 1
-    return turn if turn in TURNS else 1
 
 
 def _keeps(image: Image.Image, data: bytes, encoding: Encoding) -> bool:
@@ -106,8 +89,7 @@ def _keeps(image: Image.Image, data: bytes, encoding: Encoding) -> bool:
         kept = (*BASELINE, PROGRESSIVE) if encoding.size == 0 else BASELINE
         return jpeg.frame(data) in kept and image.mode in ("L", "RGB")
     if image.format == "PNG":
-        plain = data[PNG_BIT_DEPTH] == 8 and data[PNG_COLOUR_TYPE] in (PNG_GRAY, PNG_RGB)
-        return plain and "transparency" not in image.info
+        return png.is_plain(data, image)
     return image.format == "WEBP" and image.mode == "RGB"
 
 

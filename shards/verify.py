@@ -17,9 +17,9 @@ from errors import UserError
 from . import index, pool
 from .build import PARTS, REJECTED
 from .dali import Decoder
-from .decode import Rejected
 from .index import IMAGE_SUFFIXES, INDEX_DTYPE, Entry, Member, key
 from .manifest import FILE, IN_PLACE, Manifest, Shard, is_edited
+from .source import Rejected
 
 
 @dataclass(frozen=True)

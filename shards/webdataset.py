@@ -16,11 +16,10 @@ from errors import UsageError, UserError
 
 from . import index
 from .archive import open_plain, read_span
-from .decode import Rejected
 from .folder import VAL_NAMES
 from .index import Entry
 from .listing import Listing
-from .source import UNLABELLED, Encoding, Source
+from .source import UNLABELLED, Encoding, Rejected, Source
 
 NAMES = "classes.txt"
 MAX_CLASSES = 2**20  # each gets a name, and a probe a row

@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .atomic import atomic
-from .decode import Rejected
 from .index import write_index
 from .manifest import Shard
 from .pool import Tick
-from .source import UNLABELLED, Encoding, Raw, Sample
-from .store import Stored, png, store
+from .source import UNLABELLED, Encoding, Raw, Rejected, Sample
+from .store import Stored, encode_png, store
 
 Files = dict[str, bytes]  # contents by suffix
 INDICES = (".idx", ".npy")
@@ -117,7 +116,7 @@ def files_of(sample: Sample, raw: Raw, encoding: Encoding | None) -> tuple[Files
         files["cls"] = str(sample.label).encode()
     files["json"] = json.dumps(origin).encode()
     if raw.mask is not None:
-        files["mask.png"] = png(raw.mask)
+        files["mask.png"] = encode_png(raw.mask)
     return files, image
 
 

@@ -16,7 +16,7 @@ from model.encoder import Encoder, EncoderConfig
 from pipeline import RECIPES
 from shards import shapes
 from shards.build import build
-from shards.store import png
+from shards.store import encode_png
 from tests.test_train import run
 
 
@@ -67,7 +67,7 @@ def test_masks_are_those_that_were_drawn(set_with_masks):
     assert {(mask.numpy() * np.uint8(255)).tobytes() for mask in masks} == drawn
     torch.testing.assert_close(read_masks(set_with_masks, "val", RECIPES["shapes32"], 7), masks[:7])
     centre = read_masks(set_with_masks, "val", RECIPES["stl64"])  # shows the middle 64 of 70 pixels
-    enlarged = Image.open(BytesIO(png(masks[0].numpy() * np.uint8(255)))).resize((70, 70), Image.Resampling.NEAREST)
+    enlarged = Image.open(BytesIO(encode_png(masks[0].numpy() * np.uint8(255)))).resize((70, 70), Image.Resampling.NEAREST)
     assert (np.asarray(enlarged.crop((3, 3, 67, 67)).resize((64, 64)))[32] > 0).mean() == pytest.approx(
         centre[0, 32].float().mean().item(), abs=0.05
     )

@@ -8,7 +8,7 @@ import pytest
 
 from errors import UsageError, UserError
 from shards.archive import MAX_IMAGE, members, open_plain, read_bytes, small_files
-from shards.decode import Rejected
+from shards.source import Rejected
 from tests.shards.archives import tar_bytes
 
 FILES = {"a.jpg": b"first", "b/" + "long" * 60 + ".jpg": b"x" * 600, "ü ü.jpg": b"", "c.jpg": b"y" * 512}

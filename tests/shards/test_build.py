@@ -15,10 +15,9 @@ from PIL import Image
 from errors import UsageError, UserError
 from lock import locked
 from shards import manifest, shapes
-from shards.decode import Rejected
 from shards.order import permutation
 from shards.plan import SHARD_BYTES, shard_count
-from shards.source import Raw, Sample, Source
+from shards.source import Raw, Rejected, Sample, Source
 
 
 def bytes_of(directory):

@@ -13,8 +13,8 @@ from PIL import Image
 
 from errors import UsageError, UserError
 from shards import folder, manifest
-from shards.decode import Rejected, decode, open_image
-from shards.source import Encoding
+from shards.decode import decode, open_image
+from shards.source import Encoding, Rejected
 from shards.store import store
 
 KEEP = Encoding(256, 90)

@@ -11,8 +11,8 @@ from PIL import Image
 
 from errors import UserError
 from shards import index
-from shards.decode import Rejected
-from shards.store import png
+from shards.source import Rejected
+from shards.store import encode_png
 
 
 def contents(tar):
@@ -64,7 +64,7 @@ def test_webdataset_reads_the_set(shapes_set):
 @pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT], ids=["ustar", "gnu", "pax"])
 def test_long_names_have_right_offsets(tmp_path, kind):
     """The shipped indexer points at header bytes here."""
-    tar, image = tmp_path / "long.tar", png(np.full((3, 5), 7, np.uint8))
+    tar, image = tmp_path / "long.tar", encode_png(np.full((3, 5), 7, np.uint8))
     name = "d" * 60 + "/" + "k" * 90
     with tarfile.open(tar, "w", format=kind) as archive:
         header = tarfile.TarInfo(f"{name}.png")

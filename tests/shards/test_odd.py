@@ -15,8 +15,8 @@ from PIL import Image
 from errors import UserError
 from shards import build, folder, jpeg, manifest, verify
 from shards.dali import Decoder
-from shards.decode import Rejected, decode, open_image
-from shards.source import Encoding
+from shards.decode import decode, open_image
+from shards.source import Encoding, Rejected
 from shards.store import store
 from tests.shards import odd
 from tests.shards.loading import rejected, stored

@@ -20,10 +20,9 @@ from PIL import Image
 
 from errors import UsageError, UserError
 from shards import folder, manifest
-from shards.decode import Rejected
 from shards.journal import Journal
 from shards.pool import Team
-from shards.source import Encoding, Raw, Sample, Source
+from shards.source import Encoding, Raw, Rejected, Sample, Source
 
 ROOT = Path(__file__).parents[2]
 JOURNAL = manifest.UNFINISHED
