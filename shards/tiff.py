@@ -28,6 +28,7 @@ UNSIGNED, SIGNED, FLOAT, UNDEFINED = 1, 2, 3, 4
 SEPARATE = 2
 UNCOMPRESSED, OLD_JPEG = 1, 6
 REDUCED, MASK = 1, 4  # bits of a page's kind
+WEBP = 50_001  # a compression that the libtiff of Pillow lacks
 SLIVER = 16  # pixels: a page this narrow, of as many pages and more, is a line of channels and no picture
 # Channels that the software says to have spread over pages: ImageJ's hyperstacks, OME-XML, axes that tifffile notes.
 SPREAD = re.compile(r'^ImageJ=.*?\bchannels=([2-9]|\d\d+)\b|\bSizeC="([2-9]|\d\d+)"|"axes": "([A-Z]*)C[A-Z]*YX"', re.DOTALL)
@@ -128,7 +129,7 @@ def check_pages(image: TiffImagePlugin.TiffImageFile, tags: Tags) -> None:
 def pillow_is_right(tags: Tags) -> bool:
     """Return whether Pillow 13.0 decodes such a page right: tests compare it with the arrays that pages were made of."""
     deep = tags.bits > 8
-    if tags.separate and (tags.channels == 2 or tags.extra == (ASSOCIATED,)):
+    if tags.compression == WEBP or (tags.separate and (tags.channels == 2 or tags.extra == (ASSOCIATED,))):
         return False
     if tags.separate and tags.channels > 1 and deep and tags.compression == UNCOMPRESSED:
         return False
