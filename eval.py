@@ -138,6 +138,7 @@ def main(
     procs: Procs = None,
     protocol: options.Protocol = "cached",
     views: options.ProbeViews = None,
+    split: options.Split = "val",
     fraction: options.Fraction = None,
     probe_epochs: options.ProbeEpochs = None,
     batch: options.ProbeBatch = None,
@@ -168,7 +169,7 @@ def main(
     if report:
         report_on(run_to_report(run, checkpoint), data, place(gpus).device, last, find, console)
         return
-    plan = make_plan(probes, protocol, views, fraction, probe_epochs, finetune_lr, baselines, keep_features, batch)
+    plan = make_plan(probes, protocol, views, fraction, probe_epochs, finetune_lr, baselines, keep_features, batch, split)
     directory = runs.evaluated(run, checkpoint)
     if curve:
         console.print(f"training curve: {draw_curve(directory)}", markup=False)

@@ -121,8 +121,8 @@ def schedule(step: int, steps: int) -> float:
     return min(1.0, rise) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def test(images: Images, model: nn.Module, classes: int, precision: Precision, known: Tensor) -> Scores:
-    """Scores on the centred view of all labelled test images, as ``tally`` has them; every rank has them."""
+def test(images: Images, model: nn.Module, classes: int, precision: Precision, known: Tensor, split: str) -> Scores:
+    """Return scores on the centred view of all labelled images of a split, as ``tally`` has them; every rank has them."""
     model.eval()
 
     def logits(x: Tensor) -> Tensor:
@@ -130,6 +130,6 @@ def test(images: Images, model: nn.Module, classes: int, precision: Precision, k
             return model(x.to(images.where.device) if precision.dtype else x.float())
 
     whole = Contender("finetuned", logits, classes, "")
-    y = images.labels("val")
-    pieces = ((found[0][0].cpu(), y[rows]) for rows, found in sweep(images.loader("val"), [whole], images.peers))
+    y = images.labels(split)
+    pieces = ((found[0][0].cpu(), y[rows]) for rows, found in sweep(images.loader(split), [whole], images.peers))
     return tally(((x[y >= 0], y[y >= 0]) for x, y in pieces), classes, known)

@@ -50,6 +50,7 @@ FinetuneRate = Annotated[
     float | None,
     typer.Option("--finetune-lr", callback=positive, help="Peak rate.", show_default=f"{finetune.RATE:g}"),
 ]
+Split = Annotated[str, typer.Option(help="The split to test on, where the set has more than one.")]
 Baselines = Annotated[bool, typer.Option(help="Random initialisation and raw pixels beside it.")]
 KeepFeatures = Annotated[bool, typer.Option("--keep-features", help="In the run's features/, for the next evaluation.")]
 Report = Annotated[bool, typer.Option("--report", help="Write report.html into the run: all there is to see of it, in one page.")]

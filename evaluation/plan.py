@@ -16,6 +16,7 @@ from pipeline.store import Store
 
 PROBES = ("linear", "mlp", "knn", "finetune")
 PROTOCOLS = ("cached", "paper")
+NAMED = 12  # classes in a warning
 WHOLE = "1"  # the fraction of the labels that is all of them
 
 
@@ -31,6 +32,7 @@ class Plan(NamedTuple):
     baselines: bool
     keep: bool
     batch: int | None
+    split: str = "val"
 
     def tasks(self) -> list[Task]:
         """Every training of a probe."""
@@ -80,6 +82,7 @@ def make_plan(
     baselines: bool,
     keep: bool,
     batch: int | None,
+    split: str = "val",
 ) -> Plan:
     """From the command's options; None is one that was not given.
 
@@ -88,7 +91,7 @@ def make_plan(
     """
     rate = finetune.RATE if finetune_rate is None else finetune_rate
     how = parse_probes(probes), parse_protocol(protocol), views or 0, parse_fractions(fraction), epochs, rate
-    plan = Plan(*how, baselines, keep, batch)
+    plan = Plan(*how, baselines, keep, batch, split)
     ways = {plan.way(probe) for probe in plan.probes}
     augmented, stepped = any(map(plan.views_of, plan.probes)), bool(ways - {"cached"})
     for option, given, used, who in (
@@ -135,7 +138,7 @@ def check(subject: Subject, plan: Plan) -> None:
         UserError: the results could not be written.
     """
     check_writable(subject.run, plan.probes)
-    check_labels(subject.data)
+    check_labels(subject.data, plan.split)
 
 
 def check_writable(run: Path, probes: list[str]) -> None:
@@ -151,11 +154,12 @@ def check_writable(run: Path, probes: list[str]) -> None:
         raise UserError(f"{run}: results cannot be written there ({why}); make it writable, or copy the run") from error
 
 
-def check_labels(data: ShardSet) -> None:
+def check_labels(data: ShardSet, tested: str) -> None:
     manifest = data.manifest
-    for split in ("train", "val"):
+    for split in ("train", tested):
         if split not in manifest.splits:
-            raise UsageError(f"{data}: has no split '{split}', which a probe needs; name a set that has with --data")
+            there = ", ".join(manifest.splits)
+            raise UsageError(f"{data}: has no split '{split}', which a probe needs ({there}); name a set that has with --data")
         if not manifest.splits[split].labelled:
             raise UsageError(f"{data}: split '{split}' has no labels, which a probe needs; probe on a labelled set with --data")
     if (count := len(labels_of(data, "train"))) < 2:
@@ -164,11 +168,20 @@ def check_labels(data: ShardSet) -> None:
         )
 
 
-def warn_of_unseen(data: ShardSet) -> None:
-    train, test = (labels_of(data, split) for split in ("train", "val"))
+def warn_of_classes(data: ShardSet, split: str) -> None:
+    """Warn of classes that a probe was not trained on, or not tested on: an accuracy does not show them."""
+    train, test = (labels_of(data, each) for each in ("train", split))
     if unseen := sorted(test - train):
-        names = ", ".join(data.manifest.classes[i] for i in unseen[:3])
-        warn(f"{data}: of {len(test)} classes with test images, {len(unseen)} have none to train on ({names}) and count as wrong")
+        classes = f"of {len(test)} classes with test images, {len(unseen)} have none to train on ({named(data, unseen)})"
+        warn(f"{data}: {classes} and count as wrong")
+    if untested := sorted(train - test):
+        classes = f"of {len(train)} classes with training images, {len(untested)} have none in {split} ({named(data, untested)})"
+        only = f"; ONE CLASS ALONE IS TESTED, {named(data, sorted(test))}: such accuracies say nothing" if len(test) == 1 else ""
+        warn(f"{data}: {classes}{only}")
+
+
+def named(data: ShardSet, labels: list[int]) -> str:
+    return ", ".join(data.manifest.classes[i] for i in labels[:NAMED]) + (", …" if len(labels) > NAMED else "")
 
 
 def labels_of(data: ShardSet, split: str) -> set[int]:

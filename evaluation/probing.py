@@ -29,7 +29,7 @@ from evaluation.files import Files
 from evaluation.knn import train_knn
 from evaluation.linear import train_linear
 from evaluation.mlp import train_mlp
-from evaluation.plan import WHOLE, Plan, Subject, Task, warn_of_unseen
+from evaluation.plan import WHOLE, Plan, Subject, Task, warn_of_classes
 from evaluation.results import Result
 from evaluation.scores import Fitted, Scores, score
 from evaluation.split import few
@@ -61,7 +61,7 @@ def probe(subject: Subject, plan: Plan, where: Place, console: Console, timeout:
                 with probing.told_if_it_fails():
                     probing.train_on_features()
             probing.finish()
-            warn_of_unseen(subject.data)
+            warn_of_classes(subject.data, plan.split)
 
 
 def longer(epochs: float, share: float) -> float:
@@ -123,7 +123,7 @@ class Probing:
 
     def key(self, task: Task) -> str:
         """What decides a task's numbers."""
-        seen = [self.images.identity(split) for split in ("train", "val")]
+        seen = [self.images.identity(split) for split in ("train", self.plan.split)]
         whose = identity(task.contender, self.subject.saved)
         how = [*self.plan.decides(task.probe), *self.stepped(task)]
         return key(VERSION, whose, str(self.precision.dtype), seen, task.probe, task.fraction, how)
@@ -144,7 +144,7 @@ class Probing:
         Raises:
             UserError: ranks have found different checkpoints, as of a run that is being trained, or compute differently.
         """
-        images = [self.images.identity(split) for split in ("train", "val")]
+        images = [self.images.identity(split) for split in ("train", self.plan.split)]
         found = from_all((self.subject.saved.trainer["step"], self.weights, str(self.precision.dtype), images))
         if any(each != found[0] for each in found):
             seen = " and ".join(f"{step:,}" for step in sorted({step for step, *_ in found}))
@@ -166,7 +166,7 @@ class Probing:
         views = max((self.plan.views_of(task.probe) for task in self.missing), default=0)
         for split, count, tasks in (
             ("train", views, self.doing("cached", "finetune")),
-            ("val", 0, self.doing("cached", "paper")),
+            (self.plan.split, 0, self.doing("cached", "paper")),
         ):
             contenders, labels = self.contenders(tasks), self.images.labels(split)
             for each, x in zip(contenders, extract(self.images, split, contenders, count, self.files), strict=False):
@@ -197,7 +197,7 @@ class Probing:
             found = paper.train_paper(self.images, loader, self.contenders(tasks), probes, classes, lasts, self.precision)
         for task in tasks:
             if self.images.where.rank == 0:
-                test = self.features[task.contender, "val"]
+                test = self.features[task.contender, self.plan.split]
                 self.scores[task] = score(found[task.contender, task.probe], test, classes, self.device, self.known)
             self.chosen[task] = {"epochs": lasts.epochs, "batch": loader.batch}
         for probe in probes:
@@ -211,7 +211,7 @@ class Probing:
         loader = self.training_views(task.fraction, finetune.gentle(self.images.recipe))
         with self.explained(loader):
             model = finetune.fine_tune(self.images, loader, encoder, classes, *settings, self.shown(task))
-        self.scores[task] = finetune.test(self.images, model, classes, self.precision, self.known)
+        self.scores[task] = finetune.test(self.images, model, classes, self.precision, self.known, self.plan.split)
         self.chosen[task] = {"epochs": epochs, "lr": self.plan.finetune_rate, "batch": loader.batch}
         self.seconds[task.probe] += time.perf_counter() - began
 
@@ -248,7 +248,7 @@ class Probing:
             more = {"epochs": self.plan.epochs} if task.probe == "mlp" else {}
             shown = train.only(self.chosen_few(train.labels, task.fraction))
             fitted = TRAINERS[task.probe](shown, classes, self.device, **more)
-            scores = score(fitted.classify, self.features[task.contender, "val"], classes, self.device, self.known)
+            scores = score(fitted.classify, self.features[task.contender, self.plan.split], classes, self.device, self.known)
             # Neighbours seldom name five classes: the fifth would be one of those that got no vote.
             self.scores[task] = scores._replace(top5=None) if task.probe == "knn" else scores
             self.chosen[task] = fitted.chosen
@@ -265,7 +265,7 @@ class Probing:
         for probe in self.plan.probes:
             if probe not in left and self.results.get(probe) != (found := self.result(probe)):
                 self.results[probe] = found
-                results.write(results.file_of(self.subject.run, probe), found)
+                results.write(results.file_of(self.subject.run, probe, self.plan.split), found)
 
     def finish(self) -> None:
         """On rank 0 shows the results that there are, and has TensorBoard show them."""
@@ -291,8 +291,9 @@ class Probing:
             "run": str(subject.run),
             "checkpoint": str(subject.saved.path),
             "step": subject.saved.trainer["step"],
+            "split": self.plan.split,
             "n_test": scores.n,
-            "test_images": key(*(shard.sha256 for shard in self.manifest.splits["val"].shards)),
+            "test_images": key(*(shard.sha256 for shard in self.manifest.splits[self.plan.split].shards)),
             "unseen": [name for name, known in zip(self.manifest.classes, self.known.tolist(), strict=True) if not known],
             "top1": scores.top1,
             "top1_random_init": self.top1(Task(RANDOM, probe, WHOLE)),

@@ -47,6 +47,7 @@ class Record(NamedTuple):
         others = len(checkpoint.parents) > 1 and checkpoint.parents[1].name != Path(result["run"]).name
         found = [f"on {self.elsewhere(result)}"] if self.elsewhere(result) else []
         found += [way(result)] if way(result) else []
+        found += [f"split {result['split']}"] if result.get("split", "val") != "val" else []
         found += [f"step {step:,}"] if step != self.step else []
         found += [f"weights of {checkpoint}"] if others else []
         found += ["last weights"] if self.config["settings"].get("ema") and not result.get("averaged", True) else []

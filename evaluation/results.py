@@ -25,8 +25,9 @@ FEW = {"fractions": "top1", "fractions_random_init": "top1_random_init", "fracti
 Result = dict[str, Any]
 
 
-def file_of(run: Path, probe: str) -> Path:
-    return run / f"eval-{probe}.json"
+def file_of(run: Path, probe: str, split: str = "val") -> Path:
+    """Return where a probe's result goes: that of the split val alone has no split in its name."""
+    return run / f"eval-{probe}{'' if split == 'val' else f'-{split}'}.json"
 
 
 def write(path: Path, result: Result) -> None:
@@ -58,13 +59,15 @@ def scalars(result: Result, own: str) -> dict[str, float]:
     found = {name: result[name] for name in (*ROWS, "top5")}
     for key, name in FEW.items():
         found |= {f"{name}_{part}_of_the_labels": top1 for part, top1 in result[key].items()}
+    on = f"_{result['split']}{on}" if result.get("split", "val") != "val" else on
     return {f"eval/{probe}_{name}{how}{on}": value for name, value in found.items() if value is not None}
 
 
 def announce(results: list[Result], console: Console) -> None:
     first = results[0]
     whose = ", averaged weights" if first["averaged"] else ""
-    words = f"{first['run']}, step {first['step']:,}{whose}, on {first['data']}: {first['n_test']:,} test images"
+    which = "" if first["split"] == "val" else f" of split {first['split']}"
+    words = f"{first['run']}, step {first['step']:,}{whose}, on {first['data']}: {first['n_test']:,} test images{which}"
     console.print(words, markup=False)
     show(results, console)
 

@@ -36,7 +36,7 @@ REJECTED = "rejected.jsonl"
 BUSY = "another build is writing here; wait for it, or choose another --out"
 UNPACKED = ".unpacked"  # what archives hold, while the set is built
 PARTS = re.compile(
-    r"\.?((train|val|unlabeled)-\d{5,}\.(tar|idx|npy)|dataset\.json|rejected\.jsonl|\.?unfinished\.jsonl)(\.[0-9a-f]{8})?(\.tmp)?"
+    r"\.?((train|val|test|unlabeled)-\d{5,}\.(tar|idx|npy)|dataset\.json|rejected\.jsonl|\.?unfinished\.jsonl)(\.[0-9a-f]{8})?(\.tmp)?"
 )
 TOLD = 4  # reasons in a line
 FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -1,4 +1,4 @@
-"""A directory of one's own images: ``SRC/<class>/**``, ``SRC/{train,val}/<class>/**``, or without classes.
+"""A directory of one's own images: ``SRC/<class>/**``, ``SRC/{train,val,test}/<class>/**``, or without classes.
 
 Names that begin with a dot are passed over, links are followed.
 Files are taken by their extension; what is in them is checked when they are read.
@@ -10,8 +10,7 @@ import hashlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -21,24 +20,15 @@ from PIL import Image
 from errors import UsageError
 
 from .decode import FORMATS, MAX_BYTES, Rejected
+from .folder_layout import DEPTH, Layout, find_layout
 from .listing import Listing
 from .manifest import DEFAULTS
 from .order import permutation
 from .reading import failures_told
 from .source import UNLABELLED, Encoding, Raw, Sample, Source
 
-VAL_NAMES = ("val", "valid", "validation", "test")  # the first that is there is used, the others are ignored
 WORDS = 12  # names in a note
 KINDS = 5  # of files passed over, in a line
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Which split and class a file belongs to: None for neither. ``classes`` are sorted; ``own`` says that splits were given."""
-
-    place: Callable[[str], tuple[str, str] | None]
-    classes: tuple[str, ...]
-    own: bool
 
 
 def source(src: Path, encoding: Encoding, seed: int, val: float | None, unlabeled: bool) -> Source:
@@ -53,14 +43,14 @@ def source(src: Path, encoding: Encoding, seed: int, val: float | None, unlabele
     if not counts:
         found = f"of {others.total():,} files{': ' if others else ''}{kinds(others)}"
         raise UsageError(f"{src}: no images in it ({found}); --src is the directory that holds the images")
-    layout = _layout(src, counts, val, unlabeled)
-    fraction = 0.0 if layout.own else (val or 0.0) if unlabeled else DEFAULTS["val"] if val is None else val
+    layout = find_layout(src, counts, val, unlabeled)
+    fraction = 0.0 if layout.splits else (val or 0.0) if unlabeled else DEFAULTS["val"] if val is None else val
     splits, files = _list(src, layout, counts, fraction, seed)
     listed = sum(map(len, splits.values()))
     ignored = others + Counter({"in no split": counts.total() - listed})
     # The names and lengths of the files are part of what was asked for: with other images in the folder, a set is not it.
     recipe = {
-        "val": fraction if val is None and not unlabeled and not layout.own else val,
+        "val": fraction if val is None and not unlabeled and not layout.splits else val,
         "unlabeled": unlabeled,
         "files": files,
     }
@@ -134,12 +124,12 @@ def _open_at_once(path: str, flags: int) -> int:
 
 
 def _survey(src: Path) -> tuple[Counter[tuple[str, ...]], Counter[str]]:
-    """Images by the first two directories they lie in, and other files by kind."""
+    """Return how many images lie in each of the first directories, and other files by kind."""
     counts: Counter[tuple[str, ...]] = Counter()
     others: Counter[str] = Counter()
     for path in _relative(src):
         if is_image(path):
-            counts[tuple(path.split("/", 2)[:-1])] += 1
+            counts[tuple(path.split("/", DEPTH)[:-1])] += 1
         else:
             others[kind(path)] += 1
     return counts, others
@@ -150,52 +140,26 @@ def _relative(src: Path) -> Iterator[str]:
     return (path[start:] for path in walk(src))
 
 
-def _layout(src: Path, counts: Counter[tuple[str, ...]], val: float | None, unlabeled: bool) -> Layout:
-    tops = {where[0] for where in counts if where}
-    val_name = next((name for name in VAL_NAMES if name in tops), None) if "train" in tops else None
-    if unlabeled:
-        return Layout(lambda _: ("", ""), (), own=False)
-    if val_name is not None:
-        return _given_splits(src, counts, val_name, val)
-    if not tops:
-        raise UsageError(f"{src}: its images lie in no class directories; images without classes need --unlabeled")
-    if len(tops) == 1 and not tops.isdisjoint(VAL_NAMES):
-        raise UsageError(f"{src}: holds {min(tops)} but no train; name a directory with both, or with directories of classes")
-    if tops == {"train"}:
-        raise UsageError(f"{src}: holds train but no val; with --src {src / 'train'} a part of it is set apart as val")
-    return Layout(lambda path: ("", path.partition("/")[0]) if "/" in path else None, tuple(sorted(tops)), own=False)
-
-
-def _given_splits(src: Path, counts: Counter[tuple[str, ...]], val_name: str, val: float | None) -> Layout:
-    if val is not None:
-        raise UsageError(f"{src}: has a validation split of its own ({val_name}), so --val makes no sense")
-    names = {"train": "train", val_name: "val"}
-    found = [where for where in counts if len(where) == 2 and where[0] in names]
-    if {where[0] for where in found} != names.keys():
-        raise UsageError(f"{src}: no class directories below train and {val_name}; images without classes need --unlabeled")
-
-    def place(path: str) -> tuple[str, str] | None:
-        parts = path.split("/", 2)
-        return (names[parts[0]], parts[1]) if len(parts) == 3 and parts[0] in names else None
-
-    return Layout(place, tuple(sorted({where[1] for where in found})), own=True)
-
-
 def _list(
     src: Path, layout: Layout, counts: Counter[tuple[str, ...]], fraction: float, seed: int
 ) -> tuple[dict[str, Listing], str]:
     """The splits, of each class the same ``fraction`` set apart at random, and a fingerprint of all files."""
     number = {name: label for label, name in enumerate(layout.classes)}
-    held_out = _Chance(fraction, seed, counts, layout)
-    splits = {"train": Listing(width=1), "val": Listing(width=1)}
+    is_held_out = _Chance(fraction, seed, counts, layout)
+    splits = {split: Listing(width=1) for split in ("train", "val", "test", "unlabeled")}
     files = hashlib.sha256()
     for path in filter(is_image, _relative(src)):
         size = size_of(src / path)
         files.update(f"{path}\0{size}\0".encode("utf-8", "surrogateescape"))
         if place := layout.place(path):
-            split = place[0] or ("val" if held_out(place[1]) else "train")
+            split = place[0] or ("val" if is_held_out(place[1]) else "train")
             splits[split].add(path, number.get(place[1], UNLABELLED), (size,))
     return {split: samples for split, samples in splits.items() if len(samples)}, files.hexdigest()[:16]
+
+
+def held_out(fraction: float, count: int) -> int:
+    """Return how many of a class's images are set apart: its share, but of two or more at least one, and never all."""
+    return min(max(1, round(fraction * count)), count - 1) if fraction and count > 1 else 0
 
 
 class _Chance:
@@ -211,7 +175,7 @@ class _Chance:
     def __call__(self, name: str) -> bool:
         if name not in self.chosen:
             mask = np.zeros(count := self.counts[name], bool)
-            mask[permutation(self.seed, f"val/{name}", count)[: round(self.fraction * count)]] = True
+            mask[permutation(self.seed, f"val/{name}", count)[: held_out(self.fraction, count)]] = True
             self.chosen[name] = iter(mask)
         return bool(next(self.chosen[name], False))  # more than were counted: added since, to training
 
@@ -234,15 +198,24 @@ def _note(src: Path, layout: Layout, splits: dict[str, Listing], others: Counter
     return f"warning: {src}: {'; '.join(notes)}" if notes else ""
 
 
-def _class_notes(src: Path, layout: Layout, splits: dict[str, Listing]) -> Iterable[str]:
-    """Empty classes, and classes to test on that there is nothing of to learn from."""
-    if layout.own:
-        learnt, tested = (set(splits[split].labels()) for split in ("train", "val"))
-        return _few([layout.classes[label] for label in sorted(tested - learnt)], "to validate only, with no image to train on")
-    directories = {entry.name for entry in os.scandir(src) if _is_directory(entry) and not entry.name.startswith(".")}
-    return _few(sorted(directories - set(layout.classes)), "without any image, so no class of the set")
+def _class_notes(src: Path, layout: Layout, splits: dict[str, Listing]) -> Iterator[str]:
+    """Yield what is unexpected about classes: empty ones, and those that can only be learnt from, or only be tested on."""
+    labels = {split: set(samples.labels()) for split, samples in splits.items()}
+    for split, tested in labels.items():
+        if split in ("val", "test"):
+            missing = [layout.classes[label] for label in sorted(labels["train"] - tested)]
+            yield from _few(
+                missing, f"{len(missing):,} of {len(layout.classes):,} classes, without an image in {split} to test on"
+            )
+            unseen = [layout.classes[label] for label in sorted(tested - labels["train"])]
+            yield from _few(unseen, f"in {split} only, with no image to train on")
+    for top in layout.left_out:
+        yield f"{top}: holds no class directories, and is left out"
+    if not layout.splits:
+        directories = {entry.name for entry in os.scandir(src) if _is_directory(entry) and not entry.name.startswith(".")}
+        yield from _few(sorted(directories - set(layout.classes)), "without any image, so no class of the set")
 
 
-def _few(names: list[str], what: str) -> Iterable[str]:
+def _few(names: list[str], what: str) -> Iterator[str]:
     if names:
         yield f"{', '.join(names[:WORDS])}{', …' if len(names) > WORDS else ''}: {what}"

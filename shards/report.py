@@ -21,6 +21,7 @@ from .index import load_index
 from .manifest import Manifest
 
 PLAIN_LINES = 5  # of progress in all, where there is no terminal
+TESTED = ("val", "test")  # splits that probes may be tested on
 
 
 def say(console: Console, line: str) -> None:
@@ -96,17 +97,25 @@ def described(console: Console, directory: Path, manifest: Manifest) -> None:
 
 
 def _about_images(directory: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """The mean image, and how unequal the classes are."""
-    shards = [shard for split in manifest.splits.values() for shard in split.shards]
-    total, counts = np.zeros(3), np.zeros(len(manifest.classes) + 1, np.int64)
-    for shard in shards:
-        rows = load_index((directory / shard.file).with_suffix(".npy"))
-        total += [rows[name].sum(dtype=np.int64) for name in ("width", "height", "size")]
-        counts += np.bincount(rows["label"] + 1, minlength=len(counts))[: len(counts)]
-    width, height, size = total / sum(shard.samples for shard in shards)
+    """Yield the mean image, how unequal the classes are, and which of them have no image to test on."""
+    total, counts = np.zeros(3), {name: np.zeros(len(manifest.classes) + 1, np.int64) for name in manifest.splits}
+    for name, split in manifest.splits.items():
+        for shard in split.shards:
+            rows = load_index((directory / shard.file).with_suffix(".npy"))
+            total += [rows[field].sum(dtype=np.int64) for field in ("width", "height", "size")]
+            counts[name] += np.bincount(rows["label"] + 1, minlength=len(counts[name]))[: len(counts[name])]
+    width, height, size = total / sum(split.samples for split in manifest.splits.values())
     yield "mean image", f"{width:,.0f} x {height:,.0f} pixels, {size / 1000:,.1f} KB"
-    if manifest.classes:
-        yield "in a class", f"{counts[1:].min():,} to {counts[1:].max():,} images"
+    if not manifest.classes:
+        return
+    every = np.sum([*counts.values()], 0)[1:]
+    yield "in a class", f"{every.min():,} to {every.max():,} images"
+    for name in (each for each in TESTED if each in counts):
+        if missing := [each for each, count in zip(manifest.classes, counts[name][1:], strict=True) if not count]:
+            yield (
+                f"not in {name}",
+                f"{len(missing):,} of {len(manifest.classes):,} classes: {printable(_shorten(tuple(missing)))}",
+            )
 
 
 def splits_table(manifest: Manifest) -> Table:

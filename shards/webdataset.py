@@ -6,7 +6,6 @@ a decimal number, in a ``cls`` member or in a ``json`` member as ``label``, ``cl
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -16,35 +15,32 @@ from errors import UsageError, UserError
 
 from . import index
 from .archive import open_plain, read_span
-from .folder import VAL_NAMES
 from .index import Entry
 from .listing import Listing
 from .source import UNLABELLED, Encoding, Rejected, Source
+from .split_names import words_of
 
 NAMES = "classes.txt"
 MAX_CLASSES = 2**20  # each gets a name, and a probe a row
-UNLABELED = ("unlabeled", "unlabelled")
+ORDER = ("unlabeled", "val", "test", "train")  # of a tar whose name has several words
 
 
 def splits(src: Path) -> dict[str, list[Path]]:
-    """The tars in ``src`` by the words in their names: train, if they say neither val (or the like) nor unlabeled."""
+    """Return the tars in ``src`` by the words in their names, train where there is none; a test is val where that is missing."""
     if not src.is_dir():
         raise UsageError(f"{src}: no such directory; --src is the directory that holds the tars")
-    tars = [(set(re.split("[^a-z]+", path.stem.lower())), path) for path in sorted(src.glob("*.tar"))]
-    val_name = next((name for name in VAL_NAMES if any(name in words for words, _ in tars)), None)
-    found: dict[str, list[Path]] = {"train": [], "val": [], "unlabeled": []}
-    for words, path in tars:
-        if not words & {*VAL_NAMES, *UNLABELED}:
-            found["train"].append(path)
-        elif words & {*UNLABELED}:
-            found["unlabeled"].append(path)
-        elif val_name in words:
-            found["val"].append(path)
+    tars = sorted(src.glob("*.tar"))
+    found: dict[str, list[Path]] = {"train": [], "val": [], "test": [], "unlabeled": []}
+    for path in tars:
+        words = words_of(path.stem)
+        found[next((split for split in ORDER if split in words), "train")].append(path)
+    if not found["val"]:  # as with directories: what there is to test on is what probes are tested on
+        found["val"], found["test"] = found["test"], []
     if not found["train"]:
         raise UsageError(
             f"{src}: no tars to train on here{_elsewhere(src)}; --src holds files such as train-00000.tar and val-00000.tar"
         )
-    for _, path in tars:
+    for path in tars:
         open_plain(path).close()
     return {split: paths for split, paths in found.items() if paths}
 

@@ -67,6 +67,21 @@ def test_the_board_tells_other_data_apart(here, tmp_path):
     assert len(board.Scalars("eval/knn_top1")) == len(board.Scalars("eval/knn_top1_on_set")) == 1
 
 
+def test_a_third_split_is_tested_on_where_it_is_named(here, tmp_path, capsys):
+    folders = {"train/a": 4, "train/b": 4, "val/a": 2, "val/b": 2, "test/a": 3}
+    data = photo_folder(tmp_path, folders)
+    assert call("--probe", "knn", "--no-baselines", "--data", data) == ("", 0)
+    assert call("--probe", "knn,finetune", "--no-baselines", "--data", data, "--split", "test", "--probe-epochs", "1") == ("", 0)
+    shown = capsys.readouterr()
+    assert "3 test images of split test" in shown.out
+    assert "have none in test (b); ONE CLASS ALONE IS TESTED, a: such accuracies say nothing" in shown.err
+    assert (found(here, "knn")["split"], found(here, "knn")["n_test"]) == ("val", 4)
+    assert (found(here, "knn-test")["split"], found(here, "knn-test")["n_test"]) == ("test", 3)
+    assert found(here, "finetune-test")["n_test"] == 3
+    said, code = call("--probe", "knn", "--split", "test")
+    assert (code, "has no split 'test', which a probe needs (train, val)" in said) == (2, True)
+
+
 def test_same_run_same_numbers(here):
     def numbers():
         assert call("--run", "one") == ("", 0)

@@ -59,7 +59,7 @@ def tuned(data, world=1):
     loader = in_step.training_views(seen, RECIPE, torch.ones(96, dtype=torch.bool), 32)
     train = features_of(encoder, images(data)) if rank() == 0 else None
     model = finetune.fine_tune(seen, loader, encoder, 2, 1, 1e-3, EXACT, train)
-    scores = finetune.test(seen, model, 2, EXACT, ALL)
+    scores = finetune.test(seen, model, 2, EXACT, ALL, "val")
     return model.encoder.to_1[1].conv1.weight.detach(), scores
 
 
@@ -168,7 +168,7 @@ def test_tuned_logits_of_a_test_image_do_not_depend_on_the_others(photo_set, mon
     for batch in (24, 5):
         monkeypatch.setattr("evaluation.extract.BATCH", batch)
         model.train()
-        finetune.test(images(photo_set), model, 2, EXACT, ALL)
+        finetune.test(images(photo_set), model, 2, EXACT, ALL, "val")
     assert seen[0].std() > 0.1
     torch.testing.assert_close(seen[1], seen[0], rtol=1e-4, atol=1e-4)
 

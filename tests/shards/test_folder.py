@@ -77,11 +77,89 @@ def test_given_splits(tmp_path, name):
         listing(tmp_path, val=0.2)
 
 
-def test_a_second_held_out_directory_is_counted_as_ignored(tmp_path):
-    put(tmp_path, "train/a/1.jpg", "val/a/2.jpg", "test/a/3.jpg", "test/a/4.jpg")
+def test_a_third_split_is_kept(tmp_path):
+    put(tmp_path, "Train/a/1.jpg", "Validation/a/2.jpg", "testing/a/3.jpg", "testing/b/4.jpg")
     source, splits = listing(tmp_path)
-    assert splits["val"] == [("val/a/2.jpg", 0)]
-    assert source.ignored == {"in no split": 2}
+    assert splits == {
+        "train": [("Train/a/1.jpg", 0)],
+        "val": [("Validation/a/2.jpg", 0)],
+        "test": [("testing/a/3.jpg", 0), ("testing/b/4.jpg", 1)],
+    }
+    assert source.classes == ("a", "b")
+    assert "b: in test only, with no image to train on" in source.note
+
+
+SPELLINGS = [
+    ("train", "val"),
+    ("Training", "Testing"),
+    ("TRAIN", "Test"),
+    ("train_set", "test_set"),
+    ("train2017", "val2017"),
+    ("Train Images", "Validation Images"),
+    ("trainset", "devset"),
+    ("seg_train", "seg_test"),
+]
+
+
+@pytest.mark.parametrize(("train", "test"), SPELLINGS)
+def test_splits_are_known_in_any_spelling(tmp_path, train, test):
+    put(tmp_path, f"{train}/cat/1.jpg", f"{train}/dog/2.jpg", f"{test}/cat/3.jpg", "notes/plan.jpg")
+    source, splits = listing(tmp_path)
+    assert source.classes == ("cat", "dog")
+    assert splits == {"train": [(f"{train}/cat/1.jpg", 0), (f"{train}/dog/2.jpg", 1)], "val": [(f"{test}/cat/3.jpg", 0)]}
+
+
+def test_images_without_labels_are_a_split(tmp_path):
+    put(tmp_path, "train/a/1.jpg", "test/a/2.jpg", "unlabeled/3.jpg", "unlabeled/x/4.jpg")
+    source, splits = listing(tmp_path)
+    assert source.classes == ("a",)
+    assert splits["unlabeled"] == [("unlabeled/3.jpg", -1), ("unlabeled/x/4.jpg", -1)]
+
+
+def test_a_class_of_trains_is_a_class(tmp_path):
+    put(tmp_path, *(f"{name}/{i}.jpg" for name in ("bus", "train", "test", "car") for i in range(4)))
+    source, splits = listing(tmp_path)
+    assert source.classes == ("bus", "car", "test", "train")
+    assert sorted(splits) == ["train", "val"]
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (("data/train/a/1.jpg", "data/val/a/2.jpg"), "its splits lie further down; give --src {src}/data"),
+        (("x/data/Train/a/1.jpg", "x/data/Test/a/2.jpg"), "its splits lie further down; give --src {src}/x/data"),
+        (("images/train/a/1.jpg", "images/test/a/2.jpg", "masks/1.jpg"), "further down; give --src {src}/images"),
+        (("a/train/1.jpg", "a/test/2.jpg", "b/train/1.jpg", "b/test/2.jpg"), "a, b hold splits of their own; give one of"),
+        (("train/a/1.jpg", "Train/b/1.jpg", "val/a/2.jpg"), "Train and train both mean the split train; join them"),
+        (("train/a/1.jpg", "valid/b/1.jpg", "val/a/2.jpg"), "val and valid both mean the split val; join them"),
+        (("Testing/a/1.jpg", "valid/a/2.jpg"), "holds Testing, valid but no train"),
+        (("Training/a/1.jpg",), "holds Training but no val; with --src {src}/Training a part of it is set apart as val"),
+        (("Testing/a/1.jpg", "cats/2.jpg"), "Testing holds directories and lies next to cats; if it is a split, give --src"),
+        (("train/a/1.jpg", "test/2.jpg"), "no class directories below test; images without classes need --unlabeled"),
+        (
+            ("s_train/s_train/a/1.jpg", "s_test/s_test/a/1.jpg"),
+            "s_test holds nothing but s_test/s_test; move what is in there",
+        ),
+    ],
+)
+def test_what_can_be_meant_in_two_ways_is_refused(tmp_path, files, words):
+    put(tmp_path, *files)
+    with pytest.raises(UsageError) as error:
+        listing(tmp_path)
+    assert words.format(src=tmp_path) in str(error.value)
+
+
+def test_every_class_of_two_or_more_has_an_image_to_test_on(tmp_path):
+    sizes = {"one": 1, "two": 2, "four": 4, "five": 5, "twenty": 20, "many": 47}
+    put(tmp_path, *(f"{name}/{i}.jpg" for name, size in sizes.items() for i in range(size)), data=b"x")
+    source, splits = listing(tmp_path)
+    held_out = {name: sum(path.startswith(f"{name}/") for path, _ in splits["val"]) for name in sizes}
+    assert held_out == {"one": 0, "two": 1, "four": 1, "five": 1, "twenty": 2, "many": 5}
+    assert "one: 1 of 6 classes, without an image in val to test on" in source.note
+    _, all_but_one = listing(tmp_path, val=0.99)
+    assert len(all_but_one["train"]) == len(sizes)  # a class never loses its last image
+    _, none = listing(tmp_path, val=0.0)
+    assert sorted(none) == ["train"]
 
 
 def test_train_alone_says_where_to_point(tmp_path):

@@ -200,7 +200,7 @@ def test_classes_without_images_are_told(tmp_path, cli):
 
     put(tmp_path / "two", "train/a/1.png", "val/a/2.png", "val/late/3.png")
     outcome = cli("build", "folder", "--src", tmp_path / "two", "--out", tmp_path / "out2", "--workers", 1)
-    assert "late: to validate only, with no image to train on" in outcome.out
+    assert "late: in val only, with no image to train on" in outcome.out
     assert outcome.code == 0
 
 

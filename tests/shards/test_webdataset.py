@@ -229,6 +229,7 @@ def test_names_tell_the_split(tmp_path, cli):
     assert found == {
         "train": ["a-train-0.tar", "latest-evaluation.tar"],
         "val": ["b-valid-1.tar"],
+        "test": ["c_test_2.tar"],
         "unlabeled": ["d-unlabeled-3.tar"],
     }
 
