@@ -1,0 +1,1 @@
+"""Numbers that no change of names, layout or libraries may move."""
