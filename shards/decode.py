@@ -11,9 +11,8 @@ from io import BytesIO
 
 from PIL import Image, UnidentifiedImageError
 
-from errors import UserError
-
-from . import jpeg
+from amdim.errors import UserError
+from amdim.shards import jpeg
 
 # Raster formats whose readers run in this process: EPS would start Ghostscript, others know headers only.
 WANTED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "QOI", "PCX", "SGI", "DDS")

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .decode import Rejected
-from .order import permutation
-from .source import TRAINING, Source
-from .write import Job, files_of
+from amdim.shards.decode import Rejected
+from amdim.shards.permutation import permutation
+from amdim.shards.sources.base import TRAINING, Source
+from amdim.shards.writer import Job, files_of
 
 SHARD_BYTES = 256 * 2**20
 MIN_TRAINING_SHARDS, WORTH_SPLITTING = 8, 800  # shards, samples: eight ranks then have one each

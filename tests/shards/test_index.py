@@ -9,10 +9,10 @@ import webdataset
 from nvidia.dali import fn, pipeline_def
 from PIL import Image
 
-from errors import UserError
-from shards import index
-from shards.decode import Rejected
-from shards.store import png
+from amdim.errors import UserError
+from amdim.shards import index
+from amdim.shards.decode import Rejected
+from amdim.shards.encode import png
 
 
 def contents(tar):
