@@ -15,7 +15,7 @@ import signal, sys, time
 from amdim.engine.distributed import launcher
 def stop(*_):
     if sys.argv[1] != "fails":
-        elastic.report(int(sys.argv[1]))
+        launcher.report(int(sys.argv[1]))
     sys.exit(1)
 signal.signal(signal.SIGTERM, stop)
 print("ready", flush=True)

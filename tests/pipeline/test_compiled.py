@@ -10,9 +10,9 @@ import amdim.pipeline.augment.jit as jit_module
 from amdim.pipeline.augment import color_jitter
 
 LOOP = """
-from compiled import compiled
+from jit import jit
 
-@compiled
+@jit
 def double(x):
     return 2 * x
 
