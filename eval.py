@@ -16,7 +16,7 @@ initialisation and the image's own pixels. Writes eval-<probe>.json into the run
 
 from __future__ import annotations
 
-import engine.environment  # noqa: F401 - first: runs this command in .venv where the packages are missing
+import amdim.engine.bootstrap_venv  # noqa: F401 - first: runs this command in .venv where the packages are missing
 
 # isort: split
 
@@ -32,30 +32,31 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from engine import elastic, imports, precision, runs
-from engine.average import wanted
-from engine.checkpoint import Checkpoint
-from engine.console import make_console, start_table
-from engine.launch import Place, let_the_first_speak, place
-from engine.options import CacheDir, CacheGb, Debug, Procs, Timeout
-from errors import UsageError, run_app
-from evaluation import options, results
-from evaluation.compare import compare as compare_runs
-from evaluation.contenders import weights_of
-from evaluation.curve import draw_curve
-from evaluation.export import export as export_encoder
-from evaluation.features_file import write_features
-from evaluation.modes import check_modes
-from evaluation.plan import Subject, check, check_writable, make_plan
-from evaluation.probing import probe
-from evaluation.record import recorded
-from evaluation.report.collect import Find
-from evaluation.report.write import write_report
-from evaluation.segment import segment
-from evaluation.segment_figure import draw_segments
-from evaluation.segmenters import NAMES
-from pipeline.remote import find_set
-from pipeline.shard_set import ShardSet
+from amdim.engine import import_amdim_public, precision, runs
+from amdim.engine.checkpoint import Checkpoint
+from amdim.engine.distributed import launcher
+from amdim.engine.distributed.dist_env import DistEnv, find_dist_env, let_the_first_speak
+from amdim.engine.monitor.console import make_console, start_table
+from amdim.engine.optim.ema import wanted
+from amdim.engine.train_options import CacheDir, CacheGb, Debug, Procs, Timeout
+from amdim.errors import UsageError, run_app
+from amdim.evaluation import eval_options, results
+from amdim.evaluation.compare_runs import compare as compare_runs
+from amdim.evaluation.export import export as export_encoder
+from amdim.evaluation.export_features import write_features
+from amdim.evaluation.feature_extractors import weights_of
+from amdim.evaluation.option_check import check_modes
+from amdim.evaluation.probe_tasks import Subject, check, check_writable, make_plan
+from amdim.evaluation.report.html import write_report
+from amdim.evaluation.report.report_data import Find
+from amdim.evaluation.run_probes import probe
+from amdim.evaluation.run_record import recorded
+from amdim.evaluation.segmentation.measure import segment
+from amdim.evaluation.segmentation.segmentation_figure import draw_segments
+from amdim.evaluation.segmentation.segmenters import NAMES
+from amdim.evaluation.training_curve import draw_curve
+from amdim.pipeline.dataset import ShardedDataset
+from amdim.pipeline.remote_dataset import open_dataset
 
 
 def import_original(file: Path | None, out: str | None, console: Console) -> None:
@@ -65,13 +66,13 @@ def import_original(file: Path | None, out: str | None, console: Console) -> Non
     if out is None:
         raise UsageError(f"--import-amdim-public {file}: say where its run goes, as in --out runs/imported")
     directory = runs.run_path(out, "--out")
-    found = imports.import_run(file, directory)
-    start_table(imports.summary(file, found), console)
+    found = import_amdim_public.import_run(file, directory)
+    start_table(import_amdim_public.summary(file, found), console)
     following = f"python eval.py --probe linear --run {shlex.quote(str(directory))} --data NAME"
     console.print(f"written: {directory}. Next: {following}", soft_wrap=True, markup=False)
 
 
-def measure_segments(subject: Subject, where: Place, console: Console) -> None:
+def measure_segments(subject: Subject, where: DistEnv, console: Console) -> None:
     """Writes eval-segment.json and segments.png into the run."""
     started, (saved, run, data, mean) = time.perf_counter(), subject
     check_writable(run, ["segment"])
@@ -104,11 +105,11 @@ def report_on(run: Path, data: str | None, device: torch.device, last: bool, fin
 def write_out(
     saved: Checkpoint,
     run: Path,
-    find: Callable[[], ShardSet],
+    find: Callable[[], ShardedDataset],
     export: Path | None,
     out: Path | None,
     mean: bool,
-    where: Place,
+    where: DistEnv,
     console: Console,
 ) -> None:
     """What does without probes: writes the encoder, or features of a shard set; says what was written."""
@@ -127,33 +128,33 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 @app.command(help=__doc__)
 def main(
     ctx: typer.Context,
-    compared: options.Compared = None,
-    probes: options.Probes = "linear",
-    run: options.Run = None,
-    checkpoint: options.CheckpointDir = None,
-    data: options.Data = None,
+    compared: eval_options.Compared = None,
+    probes: eval_options.Probes = "linear",
+    run: eval_options.Run = None,
+    checkpoint: eval_options.CheckpointDir = None,
+    data: eval_options.Data = None,
     cache_dir: CacheDir = None,
     cache_gb: CacheGb = None,
-    gpus: options.Gpus = None,
+    gpus: eval_options.Gpus = None,
     procs: Procs = None,
-    protocol: options.Protocol = "cached",
-    views: options.ProbeViews = None,
-    split: options.Split = "val",
-    fraction: options.Fraction = None,
-    probe_epochs: options.ProbeEpochs = None,
-    batch: options.ProbeBatch = None,
-    finetune_lr: options.FinetuneRate = None,
-    baselines: options.Baselines = True,
-    keep_features: options.KeepFeatures = False,
-    curve: options.Curve = False,
-    imported: options.Imported = None,
-    out: options.Out = None,
-    segments: options.Segments = False,
-    last: options.LastWeights = False,
-    export: options.Export = None,
-    features_out: options.FeaturesOut = None,
-    compare: options.Compare = False,
-    report: options.Report = False,
+    protocol: eval_options.Protocol = "cached",
+    views: eval_options.ProbeViews = None,
+    split: eval_options.Split = "val",
+    fraction: eval_options.Fraction = None,
+    probe_epochs: eval_options.ProbeEpochs = None,
+    batch: eval_options.ProbeBatch = None,
+    finetune_lr: eval_options.FinetuneRate = None,
+    baselines: eval_options.Baselines = True,
+    keep_features: eval_options.KeepFeatures = False,
+    curve: eval_options.Curve = False,
+    imported: eval_options.Imported = None,
+    out: eval_options.Out = None,
+    segments: eval_options.Segments = False,
+    last: eval_options.LastWeights = False,
+    export: eval_options.Export = None,
+    features_out: eval_options.FeaturesOut = None,
+    compare: eval_options.Compare = False,
+    report: eval_options.Report = False,
     timeout: Timeout = 600,
     debug: Debug = False,
 ) -> None:
@@ -163,11 +164,11 @@ def main(
         import_original(imported, out, console)
         return
     if compare or compared:
-        compare_runs(options.runs_to_compare(compare, compared), console)
+        compare_runs(eval_options.runs_to_compare(compare, compared), console)
         return
-    find = partial(find_set, cache_dir=cache_dir, cache_gb=cache_gb)
+    find = partial(open_dataset, cache_dir=cache_dir, cache_gb=cache_gb)
     if report:
-        report_on(run_to_report(run, checkpoint), data, place(gpus).device, last, find, console)
+        report_on(run_to_report(run, checkpoint), data, find_dist_env(gpus).device, last, find, console)
         return
     plan = make_plan(probes, protocol, views, fraction, probe_epochs, finetune_lr, baselines, keep_features, batch, split)
     directory = runs.evaluated(run, checkpoint)
@@ -176,15 +177,17 @@ def main(
         return
     saved, mean = wanted(runs.read(checkpoint, "--checkpoint") if checkpoint else runs.newest_checkpoint(directory), last)
     if export is not None or features_out is not None:
-        write_out(saved, directory, lambda: find(runs.data_of(saved, data)), export, features_out, mean, place(gpus), console)
+        write_out(
+            saved, directory, lambda: find(runs.data_of(saved, data)), export, features_out, mean, find_dist_env(gpus), console
+        )
         return
-    subject, where = Subject(saved, directory, find(runs.data_of(saved, data)), mean), place(gpus, procs)
+    subject, where = Subject(saved, directory, find(runs.data_of(saved, data)), mean), find_dist_env(gpus, procs)
     if segments:
         measure_segments(subject, where, console)
         return
     check(subject, plan)
     if not where.started:
-        raise typer.Exit(elastic.run_ranks(where.world, sys.argv, 0, saves=False))
+        raise typer.Exit(launcher.run_ranks(where.world, sys.argv, 0, saves=False))
     probe(subject, plan, where, make_console(quiet=where.rank > 0), timeout)
 
 

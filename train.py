@@ -10,7 +10,7 @@ continues it where it was.
 
 from __future__ import annotations
 
-import engine.environment  # noqa: F401 - first: runs this command in .venv where the packages are missing
+import amdim.engine.bootstrap_venv  # noqa: F401 - first: runs this command in .venv where the packages are missing
 
 # isort: split
 
@@ -28,27 +28,29 @@ import typer
 from rich.console import Console
 from torch import Tensor
 
-from engine import checkpoint, elastic, memory, options, pairs, precision, runs, settings_file, summary
-from engine.beginning import announce, begin, warn_of_other
-from engine.console import Progress, make_console, print_presets, start_table
-from engine.group import joined
-from engine.launch import Place, let_the_first_speak, place
-from engine.logs import FILE, Logs
-from engine.peers import Peers
-from engine.presets import configure, default_preset, with_views
-from engine.remains import inhabited
-from engine.runs import Config
-from engine.saves import SaveTimer
-from engine.stop import Stop, same_command
-from engine.trainer import Trainer
-from engine.writer import Writer
-from errors import run_app
-from model.collectives import rank
-from pipeline import TwoViewLoader, Views
-from pipeline.in_use import InUse
-from pipeline.recipe_file import as_fields, choose_recipe
-from pipeline.remote import find_set
-from pipeline.shard_set import ShardSet
+from amdim.engine import checkpoint, config_file, precision, runs, train_options
+from amdim.engine.async_checkpointer import AsyncCheckpointer
+from amdim.engine.checkpoint_interval import CheckpointInterval
+from amdim.engine.distributed import launcher
+from amdim.engine.distributed.dist_env import DistEnv, find_dist_env, let_the_first_speak
+from amdim.engine.distributed.process_group import joined
+from amdim.engine.distributed.rank_coordinator import RankCoordinator
+from amdim.engine.distributed.signals import GracefulShutdown, same_command
+from amdim.engine.monitor import memory, startup_table, view_grid
+from amdim.engine.monitor.console import Progress, make_console, print_presets, start_table
+from amdim.engine.monitor.metrics_logger import FILE, MetricsLogger
+from amdim.engine.presets import configure, default_preset, with_views
+from amdim.engine.resume import announce, begin, warn_of_other
+from amdim.engine.run_dir import inhabited
+from amdim.engine.runs import Config
+from amdim.engine.trainer import Trainer
+from amdim.errors import run_app
+from amdim.model.collectives import rank
+from amdim.pipeline import TwoViewLoader, Views
+from amdim.pipeline.augment.recipe_file import as_fields, choose_recipe
+from amdim.pipeline.cuda_keepalive import KeepAlive
+from amdim.pipeline.dataset import ShardedDataset
+from amdim.pipeline.remote_dataset import open_dataset
 
 LOG_EVERY = 20  # steps; each log step waits for the device once
 PRETRAIN_SPLITS = ("train", "unlabeled")
@@ -62,10 +64,18 @@ def stream(loader: TwoViewLoader) -> Iterator[tuple[Views, Tensor]]:
             yield views, loader.locations(epoch, step)
 
 
-def fit(trainer: Trainer, run: Path, progress: Progress, stop: Stop, due: SaveTimer, peers: Peers, writer: Writer) -> int:
+def fit(
+    trainer: Trainer,
+    run: Path,
+    progress: Progress,
+    stop: GracefulShutdown,
+    due: CheckpointInterval,
+    peers: RankCoordinator,
+    writer: AsyncCheckpointer,
+) -> int:
     """Trains to the last step or to a signal, and saves as it goes and at the end; returns the exit code."""
     steps, began, batches = trainer.config.steps, trainer.step, peers.tracked(stream(trainer.loader))
-    logs, code = Logs(run, trainer.step) if peers.rank == 0 else None, 0
+    logs, code = MetricsLogger(run, trainer.step) if peers.rank == 0 else None, 0
     trainer.model.train()
     trainer.meter.start()
     progress.begin(trainer.step)
@@ -75,8 +85,10 @@ def fit(trainer: Trainer, run: Path, progress: Progress, stop: Stop, due: SaveTi
         progress.tick(trainer.step)
         if trainer.step % LOG_EVERY == 0 or trainer.step == steps:
             log(trainer, rate, logs, progress, writer)
-            if logs and pairs.due(trainer.step, first=trainer.step - began <= LOG_EVERY):
-                logs.write_pairs(trainer.step, pairs.picture(*views[:2], trainer.loader.recipe.mean, trainer.loader.recipe.std))
+            if logs and view_grid.due(trainer.step, first=trainer.step - began <= LOG_EVERY):
+                logs.write_pairs(
+                    trainer.step, view_grid.picture(*views[:2], trainer.loader.recipe.mean, trainer.loader.recipe.std)
+                )
         saving, code = agree(trainer.step, stop, due, peers)
         if saving and trainer.step < steps:
             save(trainer, writer.save, logs)
@@ -91,16 +103,16 @@ def fit(trainer: Trainer, run: Path, progress: Progress, stop: Stop, due: SaveTi
 
 def advance(trainer: Trainer, batches: Iterator[tuple[Views, Tensor]]) -> Views:
     """One step with the next batch, which is good until the one after it is asked for."""
-    asked, waited = time.perf_counter(), InUse.waited
+    asked, waited = time.perf_counter(), KeepAlive.waited
     views, locations = next(batches)
     label, locations = (send(t, trainer.device) for t in (views.label, locations))
-    trainer.meter.data_s += time.perf_counter() - asked - (InUse.waited - waited)
+    trainer.meter.data_s += time.perf_counter() - asked - (KeepAlive.waited - waited)
     trainer.update(views.x1, views.x2, label, locations)
     trainer.watch.check()
     return views
 
 
-def agree(step: int, stop: Stop, due: SaveTimer, peers: Peers) -> tuple[bool, int]:
+def agree(step: int, stop: GracefulShutdown, due: CheckpointInterval, peers: RankCoordinator) -> tuple[bool, int]:
     """Whether all ranks save now, and the exit code with which all stop now, or 0: clocks and signals are of single ranks."""
     saving = due(step)
     if saving and due.minutes:
@@ -118,7 +130,7 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
-def log(trainer: Trainer, rate: float, logs: Logs | None, progress: Progress, writer: Writer) -> None:
+def log(trainer: Trainer, rate: float, logs: MetricsLogger | None, progress: Progress, writer: AsyncCheckpointer) -> None:
     loader = trainer.loader
     row = {"step": trainer.step, "epoch": loader.epoch + loader.step / len(loader), "lr": rate}
     row |= trainer.meter.read(loader.batch) | trainer.scale() | writer.row()
@@ -129,12 +141,14 @@ def log(trainer: Trainer, rate: float, logs: Logs | None, progress: Progress, wr
     progress.show(row)
 
 
-def report_save(writer: Writer, progress: Progress) -> None:
+def report_save(writer: AsyncCheckpointer, progress: Progress) -> None:
     if written := writer.news():
         progress.say(str(written))
 
 
-def save(trainer: Trainer, write: Callable[[int, dict[str, Tensor], dict[str, Any], float], None], logs: Logs | None) -> None:
+def save(
+    trainer: Trainer, write: Callable[[int, dict[str, Tensor], dict[str, Any], float], None], logs: MetricsLogger | None
+) -> None:
     began = time.perf_counter()
     trainer.watch.check(wait=True)
     if logs:
@@ -146,9 +160,11 @@ def save(trainer: Trainer, write: Callable[[int, dict[str, Tensor], dict[str, An
 
 def announce_plan(trainer: Trainer, run: Path, console: Console) -> None:
     weights, trained = (sum(map(Tensor.numel, part.parameters())) for part in (trainer.model.encoder, trainer.model))
-    rows = summary.plan(run, trainer.config, trainer.loader, weights) + summary.ranks(trainer.where, trainer.config.compress)
-    rows += [summary.checkpoints(trainer.config, trained)]
-    start_table(rows + summary.means(trainer.device, trainer.precision, trainer.optimizing, trainer.compiling), console)
+    rows = startup_table.plan(run, trainer.config, trainer.loader, weights) + startup_table.ranks(
+        trainer.where, trainer.config.compress
+    )
+    rows += [startup_table.checkpoints(trainer.config, trained)]
+    start_table(rows + startup_table.means(trainer.device, trainer.precision, trainer.optimizing, trainer.compiling), console)
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -157,55 +173,59 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 @app.command(help=__doc__)
 def main(
     ctx: typer.Context,
-    data: options.Data = "imagenet",
-    preset: options.Preset = None,
-    gpus: options.Gpus = None,
-    procs: options.Procs = None,
-    run: options.Run = None,
-    epochs: options.Epochs = None,
-    steps: options.Steps = None,
-    batch: options.Batch = None,
-    lr: options.Rate = None,
-    optimizer: options.Optimizer = None,
-    decay_biases: options.DecayBiases = None,
-    schedule: options.Schedule = None,
-    warmup: options.Warmup = None,
-    grad_clip: options.GradClip = None,
-    ema: options.Ema = None,
-    mixture: options.Mixture = None,
-    mixture_mode: options.MixtureMode = None,
-    mixture_alpha: options.MixtureAlpha = None,
-    cache_dir: options.CacheDir = None,
-    cache_gb: options.CacheGb = None,
-    recipe: options.Recipe = None,
-    seed: options.Seed = 0,
-    amp: options.Amp = "auto",
-    pixels: options.Pixels = "auto",
-    kernel: options.Kernel = "torch",
-    compiled: options.Compiled = "auto",
-    recompute: options.Recompute = False,
-    resume: options.Resume = "auto",
-    init: options.Init = None,
-    save_every: options.SaveEvery = "10m",
-    compress: options.Compress = "off",
-    max_restarts: options.MaxRestarts = 3,
-    timeout: options.Timeout = 600,
-    keep: options.Keep = 2,
-    config: options.File = None,
-    dry_run: options.DryRun = False,
-    presets: options.Presets = False,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
+    data: train_options.Data = "imagenet",
+    preset: train_options.Preset = None,
+    gpus: train_options.Gpus = None,
+    procs: train_options.Procs = None,
+    run: train_options.Run = None,
+    epochs: train_options.Epochs = None,
+    steps: train_options.Steps = None,
+    batch: train_options.Batch = None,
+    lr: train_options.Rate = None,
+    optimizer: train_options.Optimizer = None,
+    decay_biases: train_options.DecayBiases = None,
+    schedule: train_options.Schedule = None,
+    warmup: train_options.Warmup = None,
+    grad_clip: train_options.GradClip = None,
+    ema: train_options.Ema = None,
+    mixture: train_options.Mixture = None,
+    mixture_mode: train_options.MixtureMode = None,
+    mixture_alpha: train_options.MixtureAlpha = None,
+    cache_dir: train_options.CacheDir = None,
+    cache_gb: train_options.CacheGb = None,
+    recipe: train_options.Recipe = None,
+    seed: train_options.Seed = 0,
+    amp: train_options.Amp = "auto",
+    pixels: train_options.Pixels = "auto",
+    kernel: train_options.Kernel = "torch",
+    compiled: train_options.Compiled = "auto",
+    recompute: train_options.Recompute = False,
+    resume: train_options.Resume = "auto",
+    init: train_options.Init = None,
+    save_every: train_options.SaveEvery = "10m",
+    compress: train_options.Compress = "off",
+    max_restarts: train_options.MaxRestarts = 3,
+    timeout: train_options.Timeout = 600,
+    keep: train_options.Keep = 2,
+    config: train_options.File = None,
+    dry_run: train_options.DryRun = False,
+    presets: train_options.Presets = False,
+    quiet: train_options.Quiet = False,
+    debug: train_options.Debug = False,
 ) -> None:
     if presets:
         print_presets(make_console())
         return
-    due, where, shards = SaveTimer(save_every), place(gpus, procs), find_set(runs.data_path(data), cache_dir, cache_gb)
+    due, where, shards = (
+        CheckpointInterval(save_every),
+        find_dist_env(gpus, procs),
+        open_dataset(runs.data_path(data), cache_dir, cache_gb),
+    )
     fields, loader = prepare(ctx, where, shards)
     directory = runs.run_path(run) if run is not None else runs.default_run(shards.name, fields)
     if not where.started:
         named = [] if run is not None else ["--run", str(directory)]
-        raise typer.Exit(elastic.run_ranks(where.world, [*sys.argv, *named], 0 if dry_run else max_restarts, saves=not dry_run))
+        raise typer.Exit(launcher.run_ranks(where.world, [*sys.argv, *named], 0 if dry_run else max_restarts, saves=not dry_run))
     console = make_console(quiet or where.rank > 0)
     with joined(where, timeout) as peers, memory.explained(advice(fields, where, recompute, directory)), shards:
         trainer = Trainer(fields, loader, where, recompute)
@@ -213,35 +233,35 @@ def main(
         act = rehearse if dry_run else partial(train, due=due, peers=peers)
         code = act(trainer, directory, resume, console=console)
     if where.rank == 0:
-        elastic.report(code)
+        launcher.report(code)
     raise typer.Exit(code)
 
 
-def advice(config: Config, where: Place, recompute: bool, run: Path) -> list[str]:
+def advice(config: Config, where: DistEnv, recompute: bool, run: Path) -> list[str]:
     """What to try where memory runs out."""
     half = precision.choose(config.amp, where.device).dtype is not None
     begun = bool(checkpoint.steps(run / "checkpoints"))
     return memory.advice(config.settings.batch, where.world, recompute, half, begun)
 
 
-def prepare(ctx: typer.Context, where: Place, shards: ShardSet) -> tuple[Config, TwoViewLoader]:
+def prepare(ctx: typer.Context, where: DistEnv, shards: ShardedDataset) -> tuple[Config, TwoViewLoader]:
     """The run that the options ask for, and its loader.
 
     Raises:
         UsageError: options, or settings of a file, that no run can have; names them.
     """
     asked, file = ctx.params, ctx.obj or {}
-    steps, manifest = settings_file.length(ctx), shards.manifest
+    steps, manifest = config_file.length(ctx), shards.manifest
     preset = asked["preset"] or default_preset(manifest.name, where.device.type == "cuda")
     splits = [split for split in PRETRAIN_SPLITS if split in manifest.splits]
     samples = sum(manifest.splits[split].samples for split in splits)
-    settings = configure(preset, samples, {name: asked[name] for name in options.OF_PRESET}, file)
+    settings = configure(preset, samples, {name: asked[name] for name in train_options.OF_PRESET}, file)
     seen, views = choose_recipe(asked["recipe"], ctx.meta.get("views"), settings.recipe)
     settings = with_views(settings, seen, views.size, file.get("encoder", {}).get("size"))
     own = (where.rank, where.world, where.device, asked["seed"], where.threads, asked["pixels"])
     loader = TwoViewLoader(shards, splits, views, settings.batch, *own)
     length = steps or max(1, round(settings.epochs * len(loader)))
-    given = {name: asked[name] for name in options.OF_RUN}
+    given = {name: asked[name] for name in train_options.OF_RUN}
     return Config(str(shards), preset, settings, length, views=as_fields(views), **given), loader
 
 
@@ -258,7 +278,7 @@ def rehearse(trainer: Trainer, run: Path, resume: str, console: Console) -> int:
         row = trainer.meter.read(trainer.loader.batch)
         trainer.watch.check(wait=True)
     row["views_per_s"] = trainer.loader.batch / seconds_of_views(batches)
-    words = summary.rehearsed(row, trainer.config, left, memory.peak(trainer.device))
+    words = startup_table.rehearsed(row, trainer.config, left, memory.peak(trainer.device))
     console.print(words, soft_wrap=True, highlight=False)
     return 0
 
@@ -273,26 +293,28 @@ def seconds_of_views(batches: Iterator[tuple[Views, Tensor]], ready: int = 3, ti
     return (time.perf_counter() - began) / timed
 
 
-def train(trainer: Trainer, run: Path, resume: str, due: SaveTimer, peers: Peers, console: Console) -> int:
+def train(trainer: Trainer, run: Path, resume: str, due: CheckpointInterval, peers: RankCoordinator, console: Console) -> int:
     """Begins or continues a run, and ends with what to type next; returns the exit code."""
     begun = begin(trainer, run, resume)
     if trainer.step >= trainer.config.steps:
         console.print(f"{run} is finished: {trainer.step:,} steps. {next_command(trainer, run)}", markup=False)
         return 0
-    stop = peers.stop = Stop(speaks=peers.world == 1, launched=elastic.launched())
+    stop = peers.stop = GracefulShutdown(speaks=peers.world == 1, launched=launcher.launched())
     described = trainer.config.as_dict() | {"machine": trainer.machine}
     with inhabited(run, described, trainer.step, begun.there) if peers.rank == 0 else nullcontext():
         trainer.join()
         announce_plan(trainer, run, console)
         announce(begun, trainer, console)
         patience = None if peers.world == 1 else peers.timeout / 2
-        writer = Writer(run / "checkpoints", trainer.config.as_dict(), trainer.config.keep, begun.saved, run / FILE, patience)
+        writer = AsyncCheckpointer(
+            run / "checkpoints", trainer.config.as_dict(), trainer.config.keep, begun.saved, run / FILE, patience
+        )
         with writer, Progress(trainer.config.steps, console) as progress:
             code = fit(trainer, run, progress, stop, due, peers, writer)
     if not code or trainer.step == trainer.config.steps:
         console.print(f"done: {run}. {next_command(trainer, run)}", markup=False)
         return 0
-    again = "" if peers.world == 1 or elastic.launched() else ", with torchrun or srun as before"
+    again = "" if peers.world == 1 or launcher.launched() else ", with torchrun or srun as before"
     words = f"stopped and saved at step {trainer.step:,}; the same command goes on from there"
     console.print(f"{words}{again}: {same_command(sys.argv)}", soft_wrap=True, markup=False)
     return code

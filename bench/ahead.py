@@ -16,12 +16,12 @@ from typing import Annotated
 import torch
 import typer
 
+from amdim.engine.precision import choose
+from amdim.engine.presets import PRESETS, Preset
+from amdim.errors import run_app
+from amdim.pipeline import RECIPES, TwoViewLoader, Views
 from bench.machine import describe
 from bench.step import Arrangement, build, ladder
-from engine.precision import choose
-from engine.presets import PRESETS, Preset
-from errors import run_app
-from pipeline import RECIPES, TwoViewLoader, Views
 
 DEPTHS = (0, 1, 2, 4)
 WARMUP = 2  # steps of a turn that are not counted: batches that were made before it began

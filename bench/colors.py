@@ -13,13 +13,13 @@ from typing import Annotated
 
 import typer
 
+from amdim.errors import run_app
+from amdim.pipeline import RECIPES, TwoViewLoader
+from amdim.pipeline.augment.recipe_file import find_recipe
+from amdim.pipeline.augment.recipes import BY_DATA
 from bench.feeders import endless
 from bench.learns import call
 from bench.machine import describe, seconds
-from errors import run_app
-from pipeline import RECIPES, TwoViewLoader
-from pipeline.recipe_file import find_recipe
-from pipeline.recipes import BY_DATA
 
 FORMS = ("exact", "fused")
 BATCH, BATCHES = 128, 30

@@ -12,9 +12,9 @@ from typing import Annotated
 import torch
 import typer
 
+from amdim.errors import run_app
+from amdim.model.conv_matmul import convolution_backward, matrix, rows, windows
 from bench.machine import describe, seconds
-from errors import run_app
-from model.products import convolution_backward, matrix, rows, windows
 
 REPEATS = 15
 # kernel, stride, channels in, channels out, side of the input

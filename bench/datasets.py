@@ -20,13 +20,13 @@ import typer
 from numpy.typing import NDArray
 from PIL import Image
 
+from amdim.errors import run_app
+from amdim.shards.build import build
+from amdim.shards.sample_list import Listing
+from amdim.shards.sources import cifar, imagenet, places205, stl10
+from amdim.shards.sources.base import Encoding, Source
+from amdim.shards.tar_reader import members
 from bench.machine import describe
-from errors import run_app
-from shards import cifar, imagenet, places205, stl10
-from shards.archive import members
-from shards.build import build
-from shards.listing import Listing
-from shards.source import Encoding, Source
 
 COUNT = 300
 HEADERS, SPACE = 128_000, 110_000  # members, bytes of each

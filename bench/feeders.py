@@ -22,11 +22,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from amdim.pipeline import TwoViewLoader
+from amdim.pipeline.augment import dali_graph
+from amdim.pipeline.augment.recipes import Recipe
+from amdim.pipeline.dali import cores
+from amdim.shards import manifest as manifests
 from bench.processes import peak_bytes, processor_seconds
-from pipeline import TwoViewLoader, graph
-from pipeline.backends import cores
-from pipeline.recipes import Recipe
-from shards import manifest as manifests
 
 WARMUP, BATCHES = 8, 16  # batches of a round: what was made before it began, and what is timed
 
@@ -48,7 +49,7 @@ def bytes_and_draws(root: Path, recipe: Recipe, batch: int) -> Iterator[Any]:
 def decoded(root: Path, recipe: Recipe, batch: int) -> Iterator[Any]:
     """DALI's decoder fed by our reader: no views."""
     jobs = bytes_and_draws(root, recipe, batch)
-    pipe = graph.build(lambda: [next(jobs).encoded], recipe, 0, batch, "cpu", None, cores())
+    pipe = dali_graph.build(lambda: [next(jobs).encoded], recipe, 0, batch, "cpu", None, cores())
     while True:
         yield pipe.run()
 

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from bench import gpu_commands, gpu_views
-from bench.gpu import Skip, need, need_gpu
+from bench.gpu_skip import Skip, need, need_gpu
 
 
 def device() -> str:
@@ -41,7 +41,7 @@ def objective() -> str:
 def kernels() -> str:
     """The objective's Triton kernels equal plain torch as well as plain torch equals float64, gradients too."""
     need_gpu()
-    need("triton", "model.partition_triton")
+    need("triton", "amdim.model.nce_triton")
     import torch
 
     lines = []
@@ -55,10 +55,10 @@ def kernels() -> str:
 
 
 def partition(sources: Any, targets: Any, where: str, form: str) -> list[Any]:
-    """A loss of ``model.partition`` and its gradients on a device, in float64 on the CPU."""
+    """A loss of ``model.streaming_nce`` and its gradients on a device, in float64 on the CPU."""
     import torch
 
-    from model.partition import partition as parts_of
+    from amdim.model.streaming_nce import nce_sums as parts_of
 
     s, t = (x.to(where).requires_grad_() for x in (sources, targets))
     owner = torch.arange(len(s), device=where) % len(t)
@@ -88,7 +88,7 @@ def encoded(where: str) -> list[Any]:
     """Features of an encoder of random weights, and gradients of all but biases before a batch norm, which are zero."""
     import torch
 
-    from model.encoder import Encoder, EncoderConfig
+    from amdim.model.encoder import Encoder, EncoderConfig
 
     torch.manual_seed(0)
     network: Any = Encoder(EncoderConfig(64, 16, 128, 2))
@@ -116,9 +116,9 @@ def finite() -> str:
     need_gpu()
     import torch
 
-    from engine.finite import NotFinite, Watch
+    from amdim.engine.nan_guard import NonFiniteGuard, NotFinite
 
-    watch, good, said = Watch(torch.device("cuda")), torch.ones((), device="cuda"), "nothing"
+    watch, good, said = NonFiniteGuard(torch.device("cuda")), torch.ones((), device="cuda"), "nothing"
     work = torch.randn(2048, 2048, device="cuda")
     for step in range(1, 1001):
         work = (work @ work).clamp(-1, 1)  # some milliseconds, as a step has
@@ -139,9 +139,9 @@ def compiled() -> str:
     need("typer")
     import torch
 
-    from engine import compiling
+    from amdim.engine import compile
 
-    choice = compiling.choose("auto", torch.device("cuda"))
+    choice = compile.choose("auto", torch.device("cuda"))
     if not choice.on:
         raise Skip(choice.reason)
     plain, *_ = thirteen_steps(lambda _: None)
@@ -155,7 +155,7 @@ def thirteen_steps(prepare: Callable[[Any], None]) -> tuple[list[float], float, 
     """Losses of the paper's small encoder on noise, images/s of the last ten steps, and GiB at most."""
     import torch
 
-    from model import AMDIM, EncoderConfig
+    from amdim.model import AMDIM, EncoderConfig
 
     torch.manual_seed(0)
     torch.cuda.reset_peak_memory_stats()
@@ -188,9 +188,9 @@ def optimizer() -> str:
     need("typer")
     import torch
 
-    from engine import adam
-    from engine.presets import PRESETS
-    from errors import UsageError
+    from amdim.engine.optim import adam
+    from amdim.engine.presets import PRESETS
+    from amdim.errors import UsageError
 
     device, plain, lines = torch.device("cuda"), ten_steps(None), []
     for kernel in adam.KERNELS:
@@ -210,8 +210,8 @@ def ten_steps(make: Callable[..., Any] | None) -> tuple[list[Any], float]:
     """Weights of the paper's small encoder after ten steps of one gradient, and seconds a step; None is plain torch."""
     import torch
 
-    from engine.presets import PRESETS
-    from model import Encoder
+    from amdim.engine.presets import PRESETS
+    from amdim.model import Encoder
 
     torch.manual_seed(0)
     preset, network = PRESETS["imagenet-small"], Encoder(PRESETS["imagenet-small"].encoder)
@@ -235,16 +235,16 @@ def waiting() -> str:
     need_gpu()
     import torch
 
-    import train
-    from engine.launch import Place
-    from engine.presets import PRESETS
-    from engine.runs import Config
+    from amdim import train
+    from amdim.engine.distributed.dist_env import DistEnv
+    from amdim.engine.presets import PRESETS
+    from amdim.engine.runs import Config
 
     device, preset = torch.device("cuda", 0), PRESETS["fashion-mnist"]
     loader: Any = SimpleNamespace(manifest=SimpleNamespace(classes=["a", "b"]))
     x1, x2 = (torch.randn(32, 3, 32, 32, dtype=torch.half, device=device).to(memory_format=torch.channels_last) for _ in range(2))
     for amp in ("bf16", "fp16", "off"):
-        trainer = train.Trainer(Config("", "", preset, 100, 0, amp, "", compiled="off"), loader, Place(0, 1, device))
+        trainer = train.Trainer(Config("", "", preset, 100, 0, amp, "", compiled="off"), loader, DistEnv(0, 1, device))
         for step in range(4):
             torch.cuda.set_sync_debug_mode("error" if step else "default")  # the first step compiles and tunes kernels
             try:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench.gpu import Skip, need, need_gpu
+from bench.gpu_skip import Skip, need, need_gpu
 
 ROOT = Path(__file__).parent.parent
 STEPS, WARM = 120, 40  # WARM: the logged step at which one of the runs is stopped

@@ -14,10 +14,10 @@ from unittest import mock
 
 import torch
 
-from bench.gpu import Skip, need_gpu
+from amdim.model import nce_triton as kernels
+from amdim.model.streaming_nce import nce_sums
+from bench.gpu_skip import Skip, need_gpu
 from bench.machine import describe
-from model import partition_triton as kernels
-from model.partition import partition
 
 FORMS = ("torch", "triton")
 SIZES = ((480, 480, 1536), (1024, 1024, 1536), (1024, 1024, 2560))  # N, B, R
@@ -52,7 +52,7 @@ def form(name: str, N: int, B: int, R: int, P: int, L: int) -> str:
     inputs = sources.requires_grad_(), targets.requires_grad_()
 
     def work() -> None:
-        parts = partition(inputs[0], owner, inputs[1], 20.0, name)
+        parts = nce_sums(inputs[0], owner, inputs[1], 20.0, name)
         torch.autograd.grad(parts.negatives.log().sum() + parts.positives.sum() + parts.sum_of_squares, inputs)
 
     taken = milliseconds(work)

@@ -21,21 +21,21 @@ from unittest import mock
 import torch
 import typer
 
-import train
-from bench.gpu import Skip, need_gpu
+from amdim import train
+from amdim.engine.distributed.dist_env import DistEnv
+from amdim.engine.presets import PRESETS, Preset
+from amdim.engine.runs import Config
+from amdim.errors import UsageError, UserError, run_app
+from amdim.pipeline import RECIPES, TwoViewLoader, dali
+from bench.gpu_skip import Skip, need_gpu
 from bench.machine import describe
 from bench.photos import write_photos
-from engine.launch import Place
-from engine.presets import PRESETS, Preset
-from engine.runs import Config
-from errors import UsageError, UserError, run_app
-from pipeline import RECIPES, TwoViewLoader, backends
 
 ROOT = Path(__file__).parent.parent
 CLASSES, EACH = 16, 512  # photographs: enough that an epoch has a dozen batches
 RECIPE_NAMES = ("imagenet128", "strong128")
 WARM = 5
-WAYS: dict[str, Callable[[torch.device], bool]] = {"Triton": backends.serves, "graph": lambda _: False}
+WAYS: dict[str, Callable[[torch.device], bool]] = {"Triton": dali.is_available, "graph": lambda _: False}
 HERE = torch.device("cuda", 0)
 
 
@@ -86,12 +86,12 @@ def rows(root: Path, preset: Preset, steps: int) -> Iterator[tuple[str, float]]:
         return TwoViewLoader(root, ["train"], RECIPES[name], preset.batch, device=HERE)
 
     first = loader(RECIPE_NAMES[0])
-    trainer = train.Trainer(Config("", "", preset, 10**6, 0, "auto", "", compiled="auto"), first, Place(0, 1, HERE))
+    trainer = train.Trainer(Config("", "", preset, 10**6, 0, "auto", "", compiled="auto"), first, DistEnv(0, 1, HERE))
     trainer.model.train()
     yield "step alone", step_alone(trainer, first, steps)
     for name in RECIPE_NAMES:
         for way, serves in WAYS.items():
-            with mock.patch.object(backends, "serves", serves):
+            with mock.patch.object(dali, "is_available", serves):
                 views = endless(loader(name))
                 yield f"{name}, {way}: views alone", seconds_each(lambda views=views: next(views), steps)  # type: ignore[misc]
                 del views  # and its pipeline, before another one works

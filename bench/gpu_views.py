@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
 
-from bench.gpu import Skip, need, need_gpu
+from bench.gpu_skip import Skip, need, need_gpu
 
 GPU = "cuda:0"
 BATCH = 64
@@ -24,13 +24,13 @@ GROWTH = 64 * 2**20  # bytes that memory may vary by, some allocations being kep
 def views() -> str:
     """Views of the GPU are the CPU's in half precision, of each recipe, from PNG and from JPEG, whoever ends them there."""
     need_all()
-    from pipeline import RECIPES, backends
+    from amdim.pipeline import RECIPES, dali
 
     found: dict[str, float] = {}
     with TemporaryDirectory() as folder:
         sets = {"PNG": shapes(Path(folder)), "JPEG": photographs(Path(folder))}
-        for who, serves in (("Triton", backends.serves), ("graph", lambda _: False)):
-            with mock.patch.object(backends, "serves", serves):
+        for who, serves in (("Triton", dali.is_available), ("graph", lambda _: False)):
+            with mock.patch.object(dali, "is_available", serves):
                 for kind, root in sets.items():
                     found |= {f"{who} {name} {kind}": difference(root, recipe, ("cpu", GPU)) for name, recipe in RECIPES.items()}
     wrong = {name: f"{each:.3f}" for name, each in found.items() if each > BOUND}
@@ -64,10 +64,10 @@ def painting() -> str:
     need_all()
     import torch
 
-    from pipeline import RECIPES
-    from pipeline.painted import painted, serves, tables
+    from amdim.pipeline import RECIPES
+    from amdim.pipeline.augment.gpu import augment_on_gpu, is_available, tables
 
-    if not serves(torch.device(GPU)):
+    if not is_available(torch.device(GPU)):
         raise Skip("Triton does not serve here")
     furthest: dict[str, float] = {}
     for name, recipe in RECIPES.items():
@@ -76,7 +76,7 @@ def painting() -> str:
             moved, drawn = torch.from_numpy(levels).to(GPU), tables(recipe, draws, torch.device(GPU))
             torch.cuda.set_sync_debug_mode("error" if count < BATCH else "default")
             try:
-                found = painted(moved, drawn)
+                found = augment_on_gpu(moved, drawn)
             finally:
                 torch.cuda.set_sync_debug_mode("default")
             away = (found.float().cpu() - ended(levels, recipe, draws).half().float()).abs().max().item()
@@ -90,12 +90,12 @@ def drawn_levels(recipe: Any, count: int) -> tuple[Any, Any]:
     """Noise (N, S, S, 3) uint8, a third of it of few levels, and draws for it."""
     import numpy as np
 
-    from pipeline.draws import draw_views
+    from amdim.pipeline.augment.view_params import sample_view_params
 
     rng = np.random.default_rng(0)
     levels = rng.integers(0, 256, (count, recipe.size, recipe.size, 3), dtype=np.uint8)
     levels[::3] = rng.integers(90, 140, levels[::3].shape)
-    return levels, draw_views(recipe, np.tile([200, 230], (count, 1)), 0, 0, 0)[0]
+    return levels, sample_view_params(recipe, np.tile([200, 230], (count, 1)), 0, 0, 0)[0]
 
 
 def ended(levels: Any, recipe: Any, draws: Any) -> Any:
@@ -103,7 +103,7 @@ def ended(levels: Any, recipe: Any, draws: Any) -> Any:
     import numpy as np
     import torch
 
-    from pipeline.pixels import colouring, operating
+    from amdim.pipeline.augment.cpu import colouring, operating
 
     S = recipe.size
     operate, colour = operating(recipe, draws), colouring(recipe, draws)
@@ -119,7 +119,7 @@ def ended(levels: Any, recipe: Any, draws: Any) -> Any:
 def hand_over() -> str:
     """Views are whole however far the GPU is behind: none is made where another is still to be read."""
     need_all()
-    from pipeline import RECIPES
+    from amdim.pipeline import RECIPES
 
     with TemporaryDirectory() as folder:
         root = shapes(Path(folder))
@@ -150,7 +150,7 @@ def memory() -> str:
     need_all()
     import torch
 
-    from pipeline import RECIPES
+    from amdim.pipeline import RECIPES
 
     used = []
     with TemporaryDirectory() as folder:
@@ -169,7 +169,7 @@ def memory() -> str:
 def loading() -> str:
     """Two views an image, decoded and made on the GPU."""
     need_all()
-    from pipeline import RECIPES
+    from amdim.pipeline import RECIPES
 
     with TemporaryDirectory() as folder:
         png, jpeg = shapes(Path(folder)), photographs(Path(folder))
@@ -202,7 +202,7 @@ def need_all() -> None:
 
 def batches(root: Path, recipe: Any, device: str, batch: int = BATCH) -> Iterator[Any]:
     """Decoded and resampled by DALI, epoch after epoch."""
-    from pipeline import TwoViewLoader
+    from amdim.pipeline import TwoViewLoader
 
     loader = TwoViewLoader(root, ["train"], recipe, batch, device=device, pixels="dali")
     while True:
@@ -211,23 +211,23 @@ def batches(root: Path, recipe: Any, device: str, batch: int = BATCH) -> Iterato
 
 def shapes(folder: Path) -> Path:
     """A small set of generated images, PNG."""
-    from shards.shapes import source
+    from amdim.shards.shapes.renderer import source
 
     return built(source(0, {"train": 1024, "val": 64}), folder / "shapes")
 
 
 def photographs(folder: Path) -> Path:
     """A small set of what looks like photographs, JPEG."""
+    from amdim.shards.sources import folder as folders
+    from amdim.shards.sources.base import Encoding
     from bench.photos import write_photos
-    from shards import folder as folders
-    from shards.source import Encoding
 
     write_photos(folder / "photos", 320)
     return built(folders.source(folder / "photos", Encoding(0, 90), seed=0, val=0.0, unlabeled=True), folder / "photographs")
 
 
 def built(source: Any, out: Path) -> Path:
-    from shards.build import build
+    from amdim.shards.build import build
 
     build(source, out, seed=0, workers=1, max_rejected=0, overwrite=False, show=lambda _: None)
     return out

@@ -16,9 +16,9 @@ from typing import Annotated, Any
 
 import typer
 
+from amdim.engine.presets import default_preset
+from amdim.errors import UserError, run_app
 from bench.machine import describe
-from engine.presets import default_preset
-from errors import UserError, run_app
 
 PROBES = ("linear", "mlp", "knn")
 

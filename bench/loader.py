@@ -20,14 +20,15 @@ from typing import Annotated
 
 import typer
 
+from amdim.errors import UserError, run_app
+from amdim.pipeline import RECIPES
+from amdim.pipeline.augment.recipes import BY_DATA, Recipe
+from amdim.shards import manifest
+from amdim.shards.build import build
+from amdim.shards.sources import folder
+from amdim.shards.sources.base import Encoding
 from bench.datasets import jpeg
 from bench.machine import describe
-from errors import UserError, run_app
-from pipeline import RECIPES
-from pipeline.recipes import BY_DATA, Recipe
-from shards import folder, manifest
-from shards.build import build
-from shards.source import Encoding
 
 TORCHVISION = "torchvision==0.28.0"  # the one for requirements.txt's torch
 HOME = Path(".bench/torchvision")

@@ -23,13 +23,13 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from amdim.errors import run_app
+from amdim.pipeline.sample_store import SampleStore
+from amdim.pipeline.sampler import WINDOW, epoch_order
+from amdim.shards import manifest as manifests
+from amdim.shards.index import INDEX_DTYPE, UNLABELLED
+from amdim.shards.manifest import Manifest, Shard, Split
 from bench.machine import describe
-from errors import run_app
-from pipeline.order import WINDOW, epoch_order
-from pipeline.store import Store
-from shards import manifest as manifests
-from shards.index import INDEX_DTYPE, UNLABELLED
-from shards.manifest import Manifest, Shard, Split
 
 SAMPLES, CLASSES, SHARDS, BATCH = 1_281_167, 1_000, 550, 256
 WINDOWS = (1, WINDOW, 32, 128)
@@ -95,13 +95,13 @@ def mix(labels: np.ndarray) -> tuple[float, float, float]:
 
 
 @contextmanager
-def shards_to_read(data: Path | None, gib: float) -> Iterator[Store]:
+def shards_to_read(data: Path | None, gib: float) -> Iterator[SampleStore]:
     if data is not None:
-        yield Store(data, ["train"])
+        yield SampleStore(data, ["train"])
         return
     with tempfile.TemporaryDirectory(dir=".") as scratch:
         write_random(Path(scratch), max(2 * WINDOW, int(gib * 2**30 / SHARD_BYTES)))
-        yield Store(Path(scratch), ["train"])
+        yield SampleStore(Path(scratch), ["train"])
 
 
 def write_random(root: Path, count: int) -> None:
@@ -122,7 +122,7 @@ def write_random(root: Path, count: int) -> None:
     manifests.save(Manifest("random", (), (0.5,) * 3, (0.25,) * 3, splits, {}, {}), root)
 
 
-def show_reads(store: Store, turns: int) -> None:
+def show_reads(store: SampleStore, turns: int) -> None:
     count = len(store)
     epoch, full = epoch_order(store.shard_sizes, 0, 0), shuffled(count)
     ways = {  # samples, and how many the system is told of at a time
@@ -146,7 +146,7 @@ def show_reads(store: Store, turns: int) -> None:
         print(f"{name:46}{len(rows) / seconds:10,.0f}{size / seconds / 1e6:8,.0f}{disk / size:10.2f}x{shards:17.0f}")
 
 
-def read(store: Store, rows: np.ndarray, batch: int) -> tuple[float, float]:
+def read(store: SampleStore, rows: np.ndarray, batch: int) -> tuple[float, float]:
     """Seconds, and bytes that came from the disk, of reading images that no cache of this machine holds."""
     for shard in store.shards:
         os.posix_fadvise(store.set.open(shard).fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

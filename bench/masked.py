@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from model.nce import CLIP, REGULARISER
+from amdim.model.multiscale_nce import CLIP, REGULARISER
 
 
 def masked_nce(sources: Tensor, targets: Tensor, clip: float = CLIP) -> tuple[Tensor, Tensor]:

@@ -13,14 +13,14 @@ from typing import Annotated, Any
 
 import typer
 
+from amdim.engine.monitor.metrics_logger import read_rows
+from amdim.errors import UsageError, run_app
+from amdim.evaluation.segmentation.masks import SIDE, read_masks
+from amdim.evaluation.segmentation.receptive_field import FIELDS, pool, upsample
+from amdim.evaluation.segmentation.segmentation_metrics import best_iou, overlap
+from amdim.pipeline import RECIPES
 from bench.learns import call
 from bench.machine import describe
-from engine.logs import read_rows
-from errors import UsageError, run_app
-from evaluation.agreement import best_iou, overlap
-from evaluation.masks import SIDE, read_masks
-from evaluation.receptive import FIELDS, pool, upsample
-from pipeline import RECIPES
 
 SETTINGS = ["0", "4,join,1", "4,replace,1", "3,replace,0.3", "2,replace,1", "2,join,0.3", "2,replace,0.3"]
 METRICS = ("iou_best", "iou_fixed", "ari")

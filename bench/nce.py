@@ -20,11 +20,11 @@ import torch.nn.functional as F
 import typer
 from torch import Tensor
 
+from amdim.errors import run_app
+from amdim.model.encoder import Features
+from amdim.model.multiscale_nce import CLIP, REGULARISER, locations_of, multiscale_nce, nce, sources_of
 from bench.machine import describe, seconds
 from bench.masked import masked_nce
-from errors import run_app
-from model.encoder import Features
-from model.nce import CLIP, REGULARISER, locations_of, multiscale_nce, nce, sources_of
 
 REPEATS = 5
 L = 49

@@ -18,13 +18,13 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from amdim.errors import run_app
+from amdim.pipeline import TwoViewLoader
+from amdim.pipeline.augment.recipes import SHAPES32
+from amdim.pipeline.sampler import WINDOW
+from amdim.shards import index, manifest
 from bench.learns import call
 from bench.machine import describe
-from errors import run_app
-from pipeline import TwoViewLoader
-from pipeline.order import WINDOW
-from pipeline.recipes import SHAPES32
-from shards import index, manifest
 
 TARS, BATCH = 5 * WINDOW, 128
 Sample = list[tuple[str, bytes]]  # names and contents of its files

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from amdim.model.amdim import AMDIM, Losses
+from amdim.model.encoder import Features, Head, ResidualUnit
+from amdim.model.multiscale_nce import MultiscaleLoss, locations_of, sources_of
 from bench.masked import masked_nce
-from model.amdim import AMDIM, Losses
-from model.encoder import Features, Head, Unit
-from model.nce import MultiscaleLoss, locations_of, sources_of
 
 
-class OriginalUnit(Unit):
+class OriginalUnit(ResidualUnit):
     """W2 relu(BN?(W1 x)) + average pool of x, followed by zero channels."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ def masked_objective(view1: Features, view2: Features, locations: Tensor, clip: 
     return MultiscaleLoss(loss_1t5, loss_1t7, loss_5t5, torch.stack(regularisers).sum() / 2)
 
 
-ORIGINALS: dict[type[nn.Module], type[nn.Module]] = {Unit: OriginalUnit, Head: OriginalHead}
+ORIGINALS: dict[type[nn.Module], type[nn.Module]] = {ResidualUnit: OriginalUnit, Head: OriginalHead}
 
 
 def rearrange(module: nn.Module) -> None:

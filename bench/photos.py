@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
+from amdim.pipeline import RECIPES, TwoViewLoader
 from bench.machine import seconds
-from pipeline import RECIPES, TwoViewLoader
 
 COUNT, BATCH = 256, 64
 

@@ -23,15 +23,15 @@ from typing import Annotated
 
 import typer
 
+from amdim.errors import run_app
+from amdim.pipeline import RECIPES, TwoViewLoader
+from amdim.pipeline.dataset import ShardedDataset
+from amdim.pipeline.remote_dataset import RemoteDataset, open_dataset
+from amdim.pipeline.shard_schedule import working_set_bytes
+from amdim.shards import plan
+from amdim.shards.build import build
+from amdim.shards.shapes.renderer import source
 from bench.machine import describe
-from errors import run_app
-from pipeline import RECIPES, TwoViewLoader
-from pipeline.needs import most_at_once
-from pipeline.remote import RemoteSet, find_set
-from pipeline.shard_set import ShardSet
-from shards import plan
-from shards.build import build
-from shards.shapes import source
 
 SAMPLES, SHARDS, BATCH, STEP = 9_600, 48, 64, 0.16  # a step in seconds: 400 images a second
 PIECE = 16_384  # bytes sent at a time
@@ -72,7 +72,7 @@ def serve(root: Path, rate: float, port: Connection) -> None:
     server.serve_forever()
 
 
-def train(root: ShardSet, seconds: float) -> float:
+def train(root: ShardedDataset, seconds: float) -> float:
     """A line; returns images a second."""
     loader = TwoViewLoader(root, ["train"], RECIPES["shapes32"], BATCH, seed=0)
     batches = chain.from_iterable(repeat(loader))
@@ -91,8 +91,8 @@ def train(root: ShardSet, seconds: float) -> float:
     return steps * BATCH / passed
 
 
-def waited(root: ShardSet) -> float:
-    return root.waited if isinstance(root, RemoteSet) else 0.0
+def waited(root: ShardedDataset) -> float:
+    return root.waited if isinstance(root, RemoteDataset) else 0.0
 
 
 def measure(root: Path, rate: float, seconds: float) -> None:
@@ -101,8 +101,8 @@ def measure(root: Path, rate: float, seconds: float) -> None:
     server = multiprocessing.get_context("spawn").Process(target=serve, args=(root, rate, there), daemon=True)
     server.start()
     with tempfile.TemporaryDirectory(dir=".") as cache:
-        room = most_at_once(ShardSet(root).manifest.splits["train"].shards, BATCH)
-        remote = find_set(f"http://127.0.0.1:{here.recv()}", Path(cache), room / 1e9)
+        room = working_set_bytes(ShardedDataset(root).manifest.splits["train"].shards, BATCH)
+        remote = open_dataset(f"http://127.0.0.1:{here.recv()}", Path(cache), room / 1e9)
         train(remote, seconds)
         remote.close()
     server.terminate()
@@ -129,7 +129,7 @@ def main(
         size = make(root)
         print(f"{SAMPLES:,} images of {size / 1e3:.1f} kB in {SHARDS} shards, batches of {BATCH}, a step of {STEP} s")
         print("           directory: ", end="", flush=True)
-        images = train(ShardSet(root), seconds)
+        images = train(ShardedDataset(root), seconds)
         for rate in map(float, rates.split(",")):
             print(f"{rate:4.1f} times, {rate * images * size / 1e6:5.2f} MB/s: ", end="", flush=True)
             measure(root, rate * images * size, seconds)

@@ -20,12 +20,12 @@ import typer
 from safetensors.torch import save_file
 from torch import Tensor
 
+from amdim.engine import checkpoint
+from amdim.engine.async_checkpointer import AsyncCheckpointer
+from amdim.engine.presets import PRESETS
+from amdim.errors import UsageError, run_app
+from amdim.model import AMDIM
 from bench.machine import describe
-from engine import checkpoint
-from engine.presets import PRESETS
-from engine.writer import Writer
-from errors import UsageError, run_app
-from model import AMDIM
 
 CONFIG: dict[str, Any] = {"data": "", "settings": {}, "seed": 0}
 TICK = 0.0005  # seconds that the counting loop rests
@@ -70,7 +70,7 @@ def main(
         for _ in range(repeats):
             usual.append(longest_gap(lambda: theirs(root, weights, trainer)))
             ours.append(longest_gap(lambda: checkpoint.save(root / "ours", 1, weights, trainer, CONFIG)))
-        with Writer(root / "beside", CONFIG) as writer:
+        with AsyncCheckpointer(root / "beside", CONFIG) as writer:
             copies = []
             for step in range(repeats + 1):
                 writer.save(step, weights, trainer)

@@ -24,11 +24,11 @@ import torch
 import typer
 from torch.utils.flop_counter import FlopCounterMode
 
+from amdim.engine.presets import PRESETS, Preset
+from amdim.errors import UserError, run_app
+from amdim.model import AMDIM, Encoder, EncoderConfig
+from amdim.model.global_batchnorm import GlobalBatchNorm
 from bench.machine import describe
-from engine.presets import PRESETS, Preset
-from errors import UserError, run_app
-from model import AMDIM, Encoder, EncoderConfig
-from model.batchnorm import GlobalBatchNorm
 
 LOOPBACK = Path("/sys/class/net/lo/statistics/tx_bytes")
 WINDOWS = 3  # of 20 steps; the first is not counted

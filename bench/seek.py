@@ -10,10 +10,10 @@ import statistics
 
 import numpy as np
 
+from amdim.pipeline.augment.recipes import IMAGENET128
+from amdim.pipeline.augment.view_params import sample_view_params
+from amdim.pipeline.sampler import epoch_order
 from bench.machine import describe, seconds
-from pipeline.draws import draw_views
-from pipeline.order import epoch_order
-from pipeline.recipes import IMAGENET128
 
 SAMPLES, SHARDS, BATCH, STEP = 1_281_167, 550, 256, 5_000
 REPEATS = 7
@@ -25,7 +25,7 @@ def main() -> None:
 
     def seek() -> None:
         rows = epoch_order(shard_sizes, 0, 3)[STEP * BATCH : (STEP + 1) * BATCH]
-        draw_views(IMAGENET128, sizes[rows], 0, 3, STEP)
+        sample_view_params(IMAGENET128, sizes[rows], 0, 3, STEP)
 
     times = seconds(seek, REPEATS)
     print(f"{describe()}\nstep {STEP:,} of an epoch of {SAMPLES:,} images in {SHARDS} shards, batches of {BATCH}: ", end="")

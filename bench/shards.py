@@ -22,16 +22,17 @@ import numpy as np
 import typer
 from PIL import Image
 
+from amdim.engine.monitor.resident_memory import most_resident
+from amdim.errors import run_app
+from amdim.shards import worker_pool
+from amdim.shards.build import build
+from amdim.shards.images.encode import encode_png, store
+from amdim.shards.plan import Plan
+from amdim.shards.sample_list import Listing
+from amdim.shards.sources import folder
+from amdim.shards.sources.base import Encoding, Raw, Sample, Source
+from amdim.shards.writer import Job
 from bench.machine import describe
-from engine.resident import most_resident
-from errors import run_app
-from shards import folder, pool
-from shards.build import build
-from shards.listing import Listing
-from shards.plan import Plan
-from shards.source import Encoding, Raw, Sample, Source
-from shards.store import encode_png, store
-from shards.write import Job
 
 ENCODING = Encoding(256, 90)
 REPEATS = 3
@@ -90,10 +91,10 @@ def whole(home: Path, workers: int) -> None:
 
 def bare(home: Path, workers: int) -> None:
     plan = Plan(source_of(home), home / "out", 0)
-    pool.run(encode_all, plan, workers, lambda _: None, lambda *_: None)
+    worker_pool.run(encode_all, plan, workers, lambda _: None, lambda *_: None)
 
 
-def encode_all(job: Job, tick: pool.Tick) -> None:
+def encode_all(job: Job, tick: worker_pool.Tick) -> None:
     for sample in job.samples:
         store(job.read(sample).image, job.encoding)
     tick(len(job.samples))

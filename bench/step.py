@@ -19,12 +19,12 @@ import torch
 import typer
 from torch.utils.flop_counter import FlopCounterMode
 
+from amdim.engine.precision import choose
+from amdim.engine.presets import PRESETS, Preset
+from amdim.errors import UsageError, run_app
+from amdim.model import AMDIM, EncoderConfig, conv_matmul
 from bench.machine import describe
 from bench.original import OriginalLoss, rearrange
-from engine.precision import choose
-from engine.presets import PRESETS, Preset
-from errors import UsageError, run_app
-from model import AMDIM, EncoderConfig, products
 
 SIDES = (2048, 4096)  # of the matrix products
 DEFAULT = replace(PRESETS["fashion-mnist"], encoder=EncoderConfig(32, 64, 512, 3), batch=128)
@@ -88,7 +88,7 @@ def step(preset: Preset, how: Arrangement, device: torch.device) -> Callable[[],
     precision = choose(how.amp, device)
 
     def work() -> torch.Tensor:
-        with mock.patch.object(products, "serve", products.serve if how.products else lambda _: False):
+        with mock.patch.object(conv_matmul, "serve", conv_matmul.serve if how.products else lambda _: False):
             with precision.autocast(device):
                 total = model(x1, x2, labels, locations).total
             optimizer.zero_grad(set_to_none=True)

@@ -21,9 +21,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from engine.json_file import as_json
-from engine.tensors import crc, summed, write_tensors
-from errors import UserError, first_line, is_shortage, warn
+from amdim.engine.json_file import as_json
+from amdim.engine.tensors import crc, summed, write_tensors
+from amdim.errors import UserError, first_line, is_shortage, warn
 
 DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError)
 FILES = ("model.safetensors", "trainer.pt", "config.json")

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from errors import UsageError
+from amdim.errors import UsageError
 
 ASKED = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
 

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from errors import UsageError
-from model.encoder import EncoderConfig
-from model.mixture import ALPHA
-from model.partition import MAX_CLIP
+from amdim.errors import UsageError
+from amdim.model.encoder import EncoderConfig
+from amdim.model.mixture import ALPHA
+from amdim.model.streaming_nce import MAX_CLIP
 
 LIMITS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("batch",), lambda value: value >= 2, "at least 2"),

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from engine import checkpoint
-from engine.json_file import read_json
-from engine.presets import Preset
-from errors import UsageError, UserError, first_line
-from model.encoder import EncoderConfig
+from amdim.engine import checkpoint
+from amdim.engine.json_file import read_json
+from amdim.engine.presets import Preset
+from amdim.errors import UsageError, UserError, first_line
+from amdim.model.encoder import EncoderConfig
 
 RUNS = Path("runs")
 # By a resumed run. The loader knows whether data are the same; what kernel, compiled and compress do to numbers is a warning.

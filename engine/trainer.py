@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from engine import adam, checkpoint, compiling, memory, optimizers, precision, runs, work
-from engine.average import Average
-from engine.finite import NotFinite, Watch
-from engine.launch import Place
-from engine.meter import Meter
-from engine.parallel import from_all, parallel
-from engine.runs import Config
-from engine.schedule import learning_rate
-from model import AMDIM
-from model.collectives import rank, world
+from amdim.engine import checkpoint, compile, precision, runs
+from amdim.engine.distributed.ddp import from_all, parallel
+from amdim.engine.distributed.dist_env import DistEnv
+from amdim.engine.monitor import flops, memory
+from amdim.engine.monitor.metrics import Metrics
+from amdim.engine.nan_guard import NonFiniteGuard, NotFinite
+from amdim.engine.optim import adam, optimizers
+from amdim.engine.optim.ema import ModelEma
+from amdim.engine.optim.lr_schedule import learning_rate
+from amdim.engine.runs import Config
+from amdim.model import AMDIM
+from amdim.model.collectives import rank, world_size
 
 if TYPE_CHECKING:
-    from pipeline import TwoViewLoader
+    from amdim.pipeline import TwoViewLoader
 
 LEAST_SCALE = 2.0**-10  # 26 halvings of what it starts with
 
@@ -32,7 +34,7 @@ class Trainer:
         self,
         config: Config,
         loader: TwoViewLoader,
-        where: Place,
+        where: DistEnv,
         recompute: bool = False,
     ) -> None:
         preset = config.settings
@@ -44,16 +46,16 @@ class Trainer:
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if recompute:
             self.model.encoder.recompute()
-        self.compiling = compiling.choose(config.compiled, where.device, recompute)
+        self.compiling = compile.choose(config.compiled, where.device, recompute)
         self.compiling.apply(self.model.encoder)
         self.precision = precision.choose(config.amp, where.device)
         self.scaler = self.precision.scaler(where.device)
         scaled = self.scaler.is_enabled()
         self.optimizing = optimizers.make(config.kernel, self.model, preset, where.device, scaled)
         self.optimizer = self.optimizing.optimizer
-        self.average = Average(self.model, preset.ema) if preset.ema else None
+        self.average = ModelEma(self.model, preset.ema) if preset.ema else None
         self.config, self.loader, self.device, self.where = config, loader, where.device, where
-        self.meter, self.watch = Meter(where.device), Watch(where.device)
+        self.meter, self.watch = Metrics(where.device), NonFiniteGuard(where.device)
         self.step = 0
         self.parallel: nn.Module = self.model
 
@@ -108,12 +110,12 @@ class Trainer:
 
     def rates(self, images_per_s: float) -> dict[str, Any]:
         """For the log: what that many images a second of all ranks mean, and the memory they take."""
-        found = work.rates(images_per_s, self.an_image, world(), work.peak(self.device, self.precision.dtype is not None))
+        found = flops.rates(images_per_s, self.an_image, world_size(), flops.peak(self.device, self.precision.dtype is not None))
         return found | {"memory_gib": memory.peak(self.device)[0] / 2**30}
 
     @cached_property
     def an_image(self) -> float:
-        return work.operations(self.config.settings.encoder)
+        return flops.operations(self.config.settings.encoder)
 
     @property
     def learning_rate(self) -> float:
@@ -140,7 +142,7 @@ class Trainer:
         """What the last bits of the numbers depend on, beside the configuration."""
         means = {"precision": self.precision.name, "optimizer": self.optimizing.kernel, "compiled": str(self.compiling.on)}
         means["views"] = self.loader.form
-        return runs.machine(self.device) | means | {"ranks": str(world()), "gradients": self.config.compress}
+        return runs.machine(self.device) | means | {"ranks": str(world_size()), "gradients": self.config.compress}
 
     def load(self, saved: checkpoint.Checkpoint) -> None:
         """Continues exactly where ``saved`` was.

@@ -25,14 +25,14 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from engine import runs
-from engine.checkpoint import Checkpoint
-from engine.json_file import as_json
-from errors import UsageError, UserError, first_line
-from evaluation.card import card
-from evaluation.contenders import trained, weights_of
-from model.encoder import Encoder
-from pipeline.recipe_file import recipe_of
+from amdim.engine import runs
+from amdim.engine.checkpoint import Checkpoint
+from amdim.engine.json_file import as_json
+from amdim.errors import UsageError, UserError, first_line
+from amdim.evaluation.feature_extractors import trained, weights_of
+from amdim.evaluation.model_card import card
+from amdim.model.encoder import Encoder
+from amdim.pipeline.augment.recipe_file import recipe_of
 
 FORMAT = 1
 INPUT, OUTPUTS = "images", ("r1", "r5", "r7")

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.precision import Precision
-from model.encoder import Encoder
+from amdim.engine.precision import Precision
+from amdim.model.encoder import Encoder
 
 PIXELS = 32  # side to which raw pixels are shrunk, at most
 PIECE = 4096  # samples that are in float32 at a time: 50 MB at 3,072 features
@@ -24,7 +24,7 @@ KEPT = 2**30  # bytes of float32 that a probe may hold to go over its features o
 Function = Callable[[Tensor], Tensor]
 
 
-class Labelled(NamedTuple):
+class LabeledFeatures(NamedTuple):
     """Some images of a split with their labels.
 
     Args:
@@ -52,11 +52,11 @@ class Labelled(NamedTuple):
         """(V k,): where all views of these images are, view by view, as ``take`` understands it."""
         return torch.cat([view * len(self.y) + self.rows for view in range(len(self.x))])
 
-    def only(self, chosen: Tensor) -> Labelled:
+    def only(self, chosen: Tensor) -> LabeledFeatures:
         """Some of these images: positions in ``rows``, or a mask of it."""
         return self._replace(rows=self.rows[chosen])
 
-    def centred(self) -> Labelled:
+    def centred(self) -> LabeledFeatures:
         """The same images, by their centred view alone."""
         return self._replace(x=self.x[:1])
 
@@ -69,9 +69,9 @@ class Labelled(NamedTuple):
         return (self.take(places, device) for places in self.places.split(PIECE))
 
 
-def labelled(x: Tensor, y: Tensor) -> Labelled:
+def labelled(x: Tensor, y: Tensor) -> LabeledFeatures:
     """The images with labels among (V, n, D) or (n, D)."""
-    return Labelled(x if x.dim() == 3 else x[None], y, (y >= 0).nonzero().flatten())
+    return LabeledFeatures(x if x.dim() == 3 else x[None], y, (y >= 0).nonzero().flatten())
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Scaler:
         return (x - self.mean) * self.scale
 
 
-def fit_scaler(train: Labelled, device: torch.device) -> Scaler:
+def fit_scaler(train: LabeledFeatures, device: torch.device) -> Scaler:
     """Mean and variance in one pass, about the first piece's mean: a variance that is small beside its mean keeps its digits."""
     first, total = None, torch.zeros(2, train.x.shape[2], dtype=torch.float64, device=device)
     for x, _ in train.pieces(device):
@@ -103,7 +103,7 @@ def fit_scaler(train: Labelled, device: torch.device) -> Scaler:
 class Scaled:
     """The pieces of ``train``, scaled, as often as they are asked for: held where they are small."""
 
-    def __init__(self, train: Labelled, scale: Function, device: torch.device) -> None:
+    def __init__(self, train: LabeledFeatures, scale: Function, device: torch.device) -> None:
         self.train, self.scale, self.device = train, scale, device
         small = 4 * train.samples * train.x.shape[2] <= KEPT
         self.held = list(self.read()) if small else None
@@ -116,7 +116,7 @@ class Scaled:
 
 
 @torch.no_grad()
-def collect(batches: Iterable[tuple[Tensor, Tensor]], function: Function) -> Labelled:
+def collect(batches: Iterable[tuple[Tensor, Tensor]], function: Function) -> LabeledFeatures:
     """One pass over (images, labels), into memory: for benchmarks and tests, whose splits are small."""
     x, y = zip(*((function(x).float().cpu(), y) for x, y in batches), strict=True)
     return labelled(torch.cat(x), torch.cat(y))

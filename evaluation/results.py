@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 
-from engine.json_file import as_json
-from engine.logs import in_words
-from errors import warn
-from evaluation.record import way
-from shards.atomic import atomic
+from amdim.engine.json_file import as_json
+from amdim.engine.monitor.metrics_logger import in_words
+from amdim.errors import warn
+from amdim.evaluation.run_record import way
+from amdim.shards.atomic import atomic
 
 ROWS = {
     "top1": "this encoder",

@@ -1,11 +1,11 @@
 """AMDIM: encoder, objective and probes. Of torch and safetensors alone, importable on its own."""
 
-from model.amdim import AMDIM, Losses
-from model.encoder import Encoder, EncoderConfig, Features
-from model.load import load_encoder
-from model.nce import MultiscaleLoss, multiscale_nce, nce
-from model.partition import partition
-from model.probe import LinearProbe, MLPProbe, probe_loss
+from amdim.model.amdim import AMDIM, Losses
+from amdim.model.encoder import Encoder, EncoderConfig, Features
+from amdim.model.io import load_encoder
+from amdim.model.multiscale_nce import MultiscaleLoss, multiscale_nce, nce
+from amdim.model.probes import LinearProbe, MLPProbe, probe_loss
+from amdim.model.streaming_nce import nce_sums
 
 __all__ = [
     "AMDIM",
@@ -19,6 +19,6 @@ __all__ = [
     "load_encoder",
     "multiscale_nce",
     "nce",
-    "partition",
+    "nce_sums",
     "probe_loss",
 ]

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from model.collectives import Gathering
-from model.encoder import Encoder, EncoderConfig, Features
-from model.mixture import ALPHA, Mixture, mixture_both_ways
-from model.nce import CLIP, MultiscaleLoss, score, sources_of
-from model.probe import LinearProbe, MLPProbe, correct, probe_loss
+from amdim.model.collectives import AsyncAllGather
+from amdim.model.encoder import Encoder, EncoderConfig, Features
+from amdim.model.mixture import ALPHA, Mixture, mixture_both_ways
+from amdim.model.multiscale_nce import CLIP, MultiscaleLoss, score, sources_of
+from amdim.model.probes import LinearProbe, MLPProbe, correct, probe_loss
 
 MODES = ("join", "replace")
 
@@ -70,9 +70,9 @@ class AMDIM(nn.Module):
         """Losses of two views (B, 3, S, S) of the same images, their labels (B,), and (2, B) source locations of r5 to r5."""
         # Each view is a forward of its own, so that batch statistics are taken per view as in the original.
         view1 = self.encoder(x1)
-        there = Gathering(sources_of(view1, locations[0]))  # travels between ranks while the other view is encoded
+        there = AsyncAllGather(sources_of(view1, locations[0]))  # travels between ranks while the other view is encoded
         view2 = self.encoder(x2)
-        objective = score(there, Gathering(sources_of(view2, locations[1])), view1, view2, self.clip)
+        objective = score(there, AsyncAllGather(sources_of(view2, locations[1])), view1, view2, self.clip)
         # Detached: labels must not reach the encoder.
         features = torch.stack([view1.r1, view2.r1], 1).flatten(0, 1).flatten(1).detach()
         probes, right_linear, right_mlp = self.probe(features, labels.repeat_interleave(2))

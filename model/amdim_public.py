@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from model.encoder import Encoder, EncoderConfig, Unit
-from model.probe import LinearProbe, MLPProbe
-from model.torch_file import read
+from amdim.model.encoder import Encoder, EncoderConfig, ResidualUnit
+from amdim.model.probes import LinearProbe, MLPProbe
+from amdim.model.torch_file import read
 
 Kind = tuple[Callable[[Any], bool], str]
 MOST = 100_000  # of anything that is counted; more is damage, and would take the memory of shapes alone
@@ -178,7 +178,7 @@ def encoder_paths(encoder: Encoder) -> dict[str, str]:
 
 def layer_paths(layer: nn.Module) -> Iterable[tuple[str, str]]:
     """Pairs of paths below a layer: a unit, a stem, a block of units, or the trunk's own normalisation."""
-    if isinstance(layer, Unit):
+    if isinstance(layer, ResidualUnit):
         return [(f".{own}", theirs) for own, theirs in UNIT.items()]
     if not isinstance(layer, nn.Sequential):
         return [("", "bn")]

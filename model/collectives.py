@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-def world() -> int:
+def world_size() -> int:
     """W, the ranks that train together; 1 where none were started."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
@@ -26,7 +26,7 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-class Gathering:
+class AsyncAllGather:
     """(B, ...) of this rank on its way to all ranks; all hold the same B.
 
     Autograd runs a graph backwards, so what is computed between the start and ``wait`` hides the collective in both directions:
@@ -36,33 +36,33 @@ class Gathering:
     def __init__(self, tensor: Tensor) -> None:
         self._work: Any = None
         self._own: Tensor | None = None
-        self._tensor: Tensor | None = _Start.apply(tensor, self) if world() > 1 else tensor
+        self._tensor: Tensor | None = _Start.apply(tensor, self) if world_size() > 1 else tensor
 
     def wait(self) -> Tensor:
         """All ranks' tensors in their order: (N, ...). Once: a tensor kept here would be a cycle through its own graph."""
         tensor, self._tensor = self._tensor, None
         if tensor is None:
             raise RuntimeError("these tensors were waited for already")
-        gathered: Tensor = _Wait.apply(tensor, self) if world() > 1 else tensor
+        gathered: Tensor = _Wait.apply(tensor, self) if world_size() > 1 else tensor
         return gathered
 
 
 def gather(tensor: Tensor) -> Tensor:
     """(B, ...) of every rank, in their order: (N, ...)."""
-    return Gathering(tensor).wait()
+    return AsyncAllGather(tensor).wait()
 
 
-def add_up(tensor: Tensor) -> Tensor:
+def all_reduce_sum(tensor: Tensor) -> Tensor:
     """The sum of all ranks' tensors."""
-    total: Tensor = _Sum.apply(tensor) if world() > 1 else tensor
+    total: Tensor = _Sum.apply(tensor) if world_size() > 1 else tensor
     return total
 
 
 class _Start(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, gathering: Gathering) -> Tensor:
+    def forward(ctx: Any, tensor: Tensor, gathering: AsyncAllGather) -> Tensor:
         ctx.gathering = gathering
-        out = tensor.new_empty(world() * len(tensor), *tensor.shape[1:])
+        out = tensor.new_empty(world_size() * len(tensor), *tensor.shape[1:])
         gathering._work = dist.all_gather_single(out, tensor.contiguous(), async_op=True)
         return out
 
@@ -76,7 +76,7 @@ class _Start(torch.autograd.Function):
 
 class _Wait(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gathered: Tensor, gathering: Gathering) -> Tensor:
+    def forward(ctx: Any, gathered: Tensor, gathering: AsyncAllGather) -> Tensor:
         ctx.gathering = gathering
         gathering._work.wait()
         return gathered.view_as(gathered)
@@ -84,7 +84,7 @@ class _Wait(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         gathering = ctx.gathering
-        gathering._own = gradient.new_empty(len(gradient) // world(), *gradient.shape[1:])
+        gathering._own = gradient.new_empty(len(gradient) // world_size(), *gradient.shape[1:])
         gathering._work = dist.reduce_scatter_single(gathering._own, gradient.contiguous(), async_op=True)
         return gradient, None  # stands in for the gradient that ``_Start`` waits for
 

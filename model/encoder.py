@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model import products
-from model.batchnorm import GlobalBatchNorm
-from model.recompute import recomputed
+from amdim.model import conv_matmul
+from amdim.model.activation_checkpoint import checkpointed
+from amdim.model.global_batchnorm import GlobalBatchNorm
 
 SIZES = (32, 64, 128)
 
@@ -64,7 +64,7 @@ class Features(NamedTuple):
     r7: Tensor
 
 
-class Unit(nn.Module):
+class ResidualUnit(nn.Module):
     """Residual unit: W2 relu(BN?(W1 x)) + the input, average-pooled to size and padded with zero channels.
 
     W1 is a k x k convolution, W2 a 1x1 one that starts at zero; no activation follows the sum.
@@ -79,7 +79,7 @@ class Unit(nn.Module):
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        if products.serve(x):
+        if conv_matmul.serve(x):
             return self.by_products(x)
         hidden = self.conv2(F.relu(self.bn(self.conv1(x)), inplace=True))
         # Pooling over a window of one pixel is the identity: skipped, as most units are 1x1.
@@ -91,9 +91,9 @@ class Unit(nn.Module):
     def by_products(self, x: Tensor) -> Tensor:
         """The same, where products are faster."""
         plain = isinstance(self.bn, nn.Identity)
-        hidden, short = products.open_unit(x, self.conv1.weight, self.stride, relu=plain)
+        hidden, short = conv_matmul.open_unit(x, self.conv1.weight, self.stride, relu=plain)
         hidden = hidden if plain else F.relu(self.bn(hidden))
-        return products.close_unit(hidden, self.conv2.weight, short)
+        return conv_matmul.close_unit(hidden, self.conv2.weight, short)
 
 
 class Head(nn.Module):
@@ -112,7 +112,7 @@ class Head(nn.Module):
             self.shortcut.weight[:inp, :, 0, 0].fill_diagonal_(1.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        if products.serve(x):
+        if conv_matmul.serve(x):
             return self.bn_out(self.by_products(x))
         hidden = F.relu(self.bn_hidden(self.conv1(x)), inplace=True)
         return self.bn_out(self.conv2(hidden) + self.shortcut(x))
@@ -120,13 +120,13 @@ class Head(nn.Module):
     def by_products(self, x: Tensor) -> Tensor:
         """What is normalised last, where products are faster."""
         plain = isinstance(self.bn_hidden, nn.Identity)
-        hidden, same = products.open_unit(x, self.conv1.weight, relu=plain)
+        hidden, same = conv_matmul.open_unit(x, self.conv1.weight, relu=plain)
         hidden = hidden if plain else F.relu(self.bn_hidden(hidden))
-        short = F.linear(products.rows(same), products.matrix(self.shortcut.weight), self.shortcut.bias)
-        return products.close_unit(hidden, self.conv2.weight, products.as_map(short, x.shape[2:]))
+        short = F.linear(conv_matmul.rows(same), conv_matmul.matrix(self.shortcut.weight), self.shortcut.bias)
+        return conv_matmul.close_unit(hidden, self.conv2.weight, conv_matmul.as_map(short, x.shape[2:]))
 
 
-class Chain(nn.Sequential):
+class CheckpointedSequential(nn.Sequential):
     """Modules one after another; with ``recompute``, their maps are computed again in the backward pass instead of being kept.
 
     Segments of about the root of their number keep one map each: then the maps that are kept, and those of the one segment that
@@ -141,19 +141,19 @@ class Chain(nn.Sequential):
         modules = list(self.flat())
         length = math.isqrt(len(modules))
         for start in range(0, len(modules), length):
-            x = recomputed(nn.Sequential(*modules[start : start + length]), x)
+            x = checkpointed(nn.Sequential(*modules[start : start + length]), x)
         return x
 
     def flat(self) -> Iterator[nn.Module]:
         """The modules of this chain and of chains in it."""
         for module in self:
-            yield from module.flat() if isinstance(module, Chain) else [module]
+            yield from module.flat() if isinstance(module, CheckpointedSequential) else [module]
 
 
-def block(inp: int, out: int, kernel: int, stride: int, config: EncoderConfig) -> Chain:
+def block(inp: int, out: int, kernel: int, stride: int, config: EncoderConfig) -> CheckpointedSequential:
     """One unit that changes the size, then d - 1 units of 1x1 that do not widen the receptive field."""
     shapes = [(inp, kernel, stride)] + [(out, 1, 1)] * (config.depth - 1)
-    return Chain(*(Unit(i, out, k, s, config.use_bn) for i, k, s in shapes))
+    return CheckpointedSequential(*(ResidualUnit(i, out, k, s, config.use_bn) for i, k, s in shapes))
 
 
 def stem(inp: int, out: int, kernel: int, stride: int = 1, padding: int = 0) -> nn.Sequential:
@@ -162,16 +162,16 @@ def stem(inp: int, out: int, kernel: int, stride: int = 1, padding: int = 0) -> 
     return nn.Sequential(conv, nn.ReLU())
 
 
-def trunk_to_7(config: EncoderConfig) -> Chain:
+def trunk_to_7(config: EncoderConfig) -> CheckpointedSequential:
     """From the image (B, 3, S, S) to the 7x7 map (B, channels, 7, 7)."""
     w = config.width
     if config.size == 32:
-        layers = [stem(3, w, 3), Unit(w, w, 1, 1, config.use_bn), block(w, 2 * w, 4, 2, config)]
+        layers = [stem(3, w, 3), ResidualUnit(w, w, 1, 1, config.use_bn), block(w, 2 * w, 4, 2, config)]
         layers += [block(2 * w, 4 * w, 2, 2, config)]
     else:
         stems = [stem(3, w, 3)] if config.size == 64 else [stem(3, w, 5, 2, 2), stem(w, w, 3)]
         layers = [*stems, block(w, 2 * w, 4, 2, config), block(2 * w, 4 * w, 4, 2, config), block(4 * w, 8 * w, 2, 2, config)]
-    return Chain(*layers, GlobalBatchNorm(config.channels) if config.use_bn else nn.Identity())
+    return CheckpointedSequential(*layers, GlobalBatchNorm(config.channels) if config.use_bn else nn.Identity())
 
 
 class Encoder(nn.Module):
@@ -183,9 +183,9 @@ class Encoder(nn.Module):
         channels, embedding = config.channels, config.embedding
         self.to_7 = trunk_to_7(config)
         self.to_5 = block(channels, channels, 3, 1, config)
-        self.to_1 = Chain(
+        self.to_1 = CheckpointedSequential(
             block(channels, channels, 3, 1, config),
-            Unit(channels, embedding, 3, 1, config.use_bn),
+            ResidualUnit(channels, embedding, 3, 1, config.use_bn),
             GlobalBatchNorm(embedding),
         )
         self.head_5 = Head(channels, embedding, config.use_bn)

@@ -21,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.collectives import Gathering, add_up, gather
-from model.encoder import Features
-from model.nce import CLIP, locations_of, own_rows, score_sources
+from amdim.model.collectives import AsyncAllGather, all_reduce_sum, gather
+from amdim.model.encoder import Features
+from amdim.model.multiscale_nce import CLIP, locations_of, own_rows, score_sources
 
 ALPHA = 0.3  # weight of the entropy: small makes components share locations out, large has each do for all; docs/mixtures.md
 
@@ -73,7 +73,7 @@ def mixture_both_ways(
     alpha: float = ALPHA,
 ) -> tuple[Tensor, Tensor]:
     """The mean loss of the two directions, and half the sum of their regularisers, as the other terms are weighed."""
-    on_their_way = [Gathering(mixture(view.r1.flatten(1))) for view in (view1, view2)]
+    on_their_way = [AsyncAllGather(mixture(view.r1.flatten(1))) for view in (view1, view2)]
     targets = [locations_of(view.r7) for view in (view2, view1)]
     return score_mixtures([each.wait() for each in on_their_way], targets, clip, alpha)
 
@@ -81,7 +81,7 @@ def mixture_both_ways(
 def score_mixtures(sources: list[Tensor], targets: list[Tensor], clip: float, alpha: float) -> tuple[Tensor, Tensor]:
     """Loss and regulariser, the means over directions from sources of all ranks (N, K, R) to targets of this one (B, L, R)."""
     found = [score_sources(*pair, clip) for pair in zip(sources, targets, strict=True)]
-    sums = add_up(torch.stack([each.negatives for each in found]))
+    sums = all_reduce_sum(torch.stack([each.negatives for each in found]))
     own = sums[:, own_rows(len(targets[0]))]
     losses = [mixture_loss(log_scores(N, each.positives), alpha) for N, each in zip(own, found, strict=True)]
     regularisers = [each.regulariser / each.negatives.shape[1] for each in found]

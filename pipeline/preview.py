@@ -14,13 +14,13 @@ import typer
 from PIL import Image
 from torch import Tensor
 
-from errors import run_app
-from pipeline.backends import choose, job_of, make_views
-from pipeline.draws import Draws, centre_view, draw_views
-from pipeline.recipe_file import find_recipe
-from pipeline.recipes import BY_DATA, Recipe
-from pipeline.store import Store
-from shards import manifest as manifests
+from amdim.errors import run_app
+from amdim.pipeline.augment.recipe_file import find_recipe
+from amdim.pipeline.augment.recipes import BY_DATA, Recipe
+from amdim.pipeline.augment.view_params import ViewParams, center_view_params, sample_view_params
+from amdim.pipeline.dali import batch_request, choose_backend, make_views
+from amdim.pipeline.sample_store import SampleStore
+from amdim.shards import manifest as manifests
 
 ROWS, PAIRS = 8, 4
 GAP = 4  # pixels between pictures; twice that between pairs
@@ -28,17 +28,19 @@ GAP = 4  # pixels between pictures; twice that between pairs
 
 def contact_sheet(root: Path, recipe: Recipe, seed: int = 0) -> Image.Image:
     """ROWS images of the training split with PAIRS pairs of views each."""
-    store = Store(root, ["train"])
+    store = SampleStore(root, ["train"])
     rows = np.random.default_rng(seed).permutation(len(store))[:ROWS]
-    columns = [render(store, rows, recipe.centred(), [centre_view(recipe, store.sizes[rows])])]
-    columns += [render(store, rows, recipe, list(draw_views(recipe, store.sizes[rows], seed, 0, pair))) for pair in range(PAIRS)]
+    columns = [render(store, rows, recipe.centred(), [center_view_params(recipe, store.sizes[rows])])]
+    columns += [
+        render(store, rows, recipe, list(sample_view_params(recipe, store.sizes[rows], seed, 0, pair))) for pair in range(PAIRS)
+    ]
     return assemble([view for column in columns for view in column], recipe.size)
 
 
-def render(store: Store, rows: np.ndarray, recipe: Recipe, draws: list[Draws]) -> list[np.ndarray]:
+def render(store: SampleStore, rows: np.ndarray, recipe: Recipe, draws: list[ViewParams]) -> list[np.ndarray]:
     """Views of some samples under given draws, as pictures: (n, S, S, 3) uint8 each."""
-    jobs, cpu = iter([job_of(store, rows, draws)]), torch.device("cpu")
-    views = next(make_views(jobs, recipe, len(draws), len(rows), cpu, choose("auto", cpu), 1, store.set, prefetch=0))
+    jobs, cpu = iter([batch_request(store, rows, draws)]), torch.device("cpu")
+    views = next(make_views(jobs, recipe, len(draws), len(rows), cpu, choose_backend("auto", cpu), 1, store.set, prefetch=0))
     return [as_pixels(view, recipe) for view in views]
 
 

@@ -7,7 +7,7 @@ from base64 import b64encode
 from typing import NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from errors import UsageError
+from amdim.errors import UsageError
 
 SCHEMES = ("s3", "gs", "az", "https", "http")
 CREDENTIALS = {

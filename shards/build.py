@@ -20,17 +20,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from errors import UsageError, UserError
-from lock import locked
-
-from . import manifest, pool
-from .atomic import atomic
-from .journal import Journal
-from .manifest import Manifest, Split
-from .plan import Plan
-from .source import TRAINING, Source
-from .space import check_space
-from .write import Job, Rejection, Written, write_shard
+from amdim.errors import UsageError, UserError
+from amdim.fileio import locked
+from amdim.shards import manifest, worker_pool
+from amdim.shards.atomic import atomic
+from amdim.shards.disk_space import check_space
+from amdim.shards.journal import Journal
+from amdim.shards.manifest import Manifest, Split
+from amdim.shards.plan import Plan
+from amdim.shards.sources.base import TRAINING, Source
+from amdim.shards.writer import Job, Rejection, Written, write_shard
 
 REJECTED = "rejected.jsonl"
 BUSY = "another build is writing here; wait for it, or choose another --out"
@@ -75,7 +74,7 @@ def build(
     out: Path,
     *,
     seed: int,
-    workers: int | pool.Team,
+    workers: int | worker_pool.Team,
     max_rejected: float,
     overwrite: bool,
     show: Callable[[int], None],
@@ -109,7 +108,7 @@ def build(
         }
         journal = _journal(out, head, again, overwrite)
         check_space(out, plan.expected - _bytes_there(out))
-        pool.run(write_shard, _Jobs(plan, journal), workers, show, lambda _, written: _note(journal, written))
+        worker_pool.run(write_shard, _Jobs(plan, journal), workers, show, lambda _, written: _note(journal, written))
         reasons = save_rejections(out, (rejection for written in journal.all() for rejection in written.rejections))
         check_rejections(out, reasons, plan.samples, max_rejected)
         result = _manifest(source, recipe, journal, reasons.total())

@@ -17,13 +17,12 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from errors import UserError
-
-from .archive import DamagedTar, members
-from .atomic import atomic
-from .decode import open_image
-from .manifest import how_to_make
-from .source import UNLABELLED
+from amdim.errors import UserError
+from amdim.shards.atomic import atomic
+from amdim.shards.images.decode import open_image
+from amdim.shards.manifest import how_to_make
+from amdim.shards.sources.base import UNLABELLED
+from amdim.shards.tar_reader import DamagedTar, members
 
 FIELDS = [("offset", "<i8"), ("size", "<i8"), ("label", "<i4"), ("width", "<i4"), ("height", "<i4"), ("crc", "<u4")]
 INDEX_DTYPE = np.dtype(FIELDS)  # of the encoded image: where it lies in the tar, and the CRC-32 of its bytes

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from .atomic import atomic
-from .manifest import UNFINISHED, Shard
-from .write import Rejection, Written
+from amdim.shards.atomic import atomic
+from amdim.shards.manifest import UNFINISHED, Shard
+from amdim.shards.writer import Rejection, Written
 
 
 class Journal:

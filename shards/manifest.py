@@ -10,9 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from errors import UsageError, UserError
-
-from .atomic import atomic
+from amdim.errors import UsageError, UserError
+from amdim.shards.atomic import atomic
 
 FILE = "dataset.json"
 UNFINISHED = ".unfinished.jsonl"  # beside the shards of a build that is under way, see journal.py

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .order import permutation
-from .source import TRAINING, Rejected, Source
-from .write import Job, files_of
+from amdim.shards.permutation import permutation
+from amdim.shards.sources.base import TRAINING, Rejected, Source
+from amdim.shards.writer import Job, files_of
 
 SHARD_BYTES = 256 * 2**20
 MIN_TRAINING_SHARDS, WORTH_SPLITTING = 8, 800  # shards, samples: eight ranks then have one each

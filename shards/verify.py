@@ -12,14 +12,13 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from errors import UserError
-
-from . import index, pool
-from .build import PARTS, REJECTED
-from .dali import Decoder
-from .index import IMAGE_SUFFIXES, INDEX_DTYPE, Entry, Member, key
-from .manifest import FILE, IN_PLACE, Manifest, Shard, is_edited
-from .source import Rejected
+from amdim.errors import UserError
+from amdim.shards import index, worker_pool
+from amdim.shards.build import PARTS, REJECTED
+from amdim.shards.images.dali_decoder import Decoder
+from amdim.shards.index import IMAGE_SUFFIXES, INDEX_DTYPE, Entry, Member, key
+from amdim.shards.manifest import FILE, IN_PLACE, Manifest, Shard, is_edited
+from amdim.shards.sources.base import Rejected
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ def verify(directory: Path, manifest: Manifest, *, fast: bool, workers: int, sho
     rejected = _rejected(directory) if manifest.recipe.get(IN_PLACE) else None
     jobs = [_Job(directory / shard.file, shard, len(manifest.classes), fast, rejected) for shard in shards]
     checked: dict[Shard, _Checked] = {}
-    pool.run(_check_shard, jobs, workers, show, lambda number, result: checked.update({shards[number]: result}))
+    worker_pool.run(_check_shard, jobs, workers, show, lambda number, result: checked.update({shards[number]: result}))
     faults = _about_manifest(directory, manifest) + _strangers(directory, manifest)
     for name, split in manifest.splits.items():
         found = [fault for shard in split.shards for fault in checked[shard].faults]
@@ -83,7 +82,7 @@ def _strangers(directory: Path, manifest: Manifest) -> list[str]:
     return [f"{name}: not named in {FILE}" for name in names if PARTS.fullmatch(name) and name not in known]
 
 
-def _check_shard(job: _Job, tick: pool.Tick) -> _Checked:
+def _check_shard(job: _Job, tick: worker_pool.Tick) -> _Checked:
     if not job.tar.exists():
         return _Checked([f"{job.tar.name}: missing"], 0)
     try:
@@ -92,7 +91,7 @@ def _check_shard(job: _Job, tick: pool.Tick) -> _Checked:
         return _Checked([f"{job.tar.name}: {error.strerror}"], 0)
 
 
-def _check_inside(job: _Job, tick: pool.Tick) -> _Checked:
+def _check_inside(job: _Job, tick: worker_pool.Tick) -> _Checked:
     tar = job.tar
     faults = _check_bytes(tar, job.shard)
     try:
@@ -117,7 +116,7 @@ def _check_bytes(tar: Path, shard: Shard) -> list[str]:
     return [] if same else [f"{tar.name}: its SHA-256 is not the one in {FILE}"]
 
 
-def _check_samples(job: _Job, entries: Sequence[Entry], tick: pool.Tick) -> tuple[NDArray[np.void], list[str]]:
+def _check_samples(job: _Job, entries: Sequence[Entry], tick: worker_pool.Tick) -> tuple[NDArray[np.void], list[str]]:
     """The rows the index ought to have (-1 where a sample does not tell), and the faults."""
     decoder = None if job.fast else Decoder()
     rows = np.full(len(entries), -1, INDEX_DTYPE)

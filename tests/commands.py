@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from engine.checkpoint import CHECKSUMS, FILES
-from engine.tensors import crc
+from amdim.engine.checkpoint import CHECKSUMS, FILES
+from amdim.engine.tensors import crc
 from tests.forked import TIMEOUT, run_forked
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -67,7 +67,7 @@ def build(*arguments: str) -> None:
     """``python -m shards build`` in this process."""
     from typer.testing import CliRunner
 
-    from shards.__main__ import app
+    from amdim.shards.cli import app
 
     result = CliRunner().invoke(app, ["build", *arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output

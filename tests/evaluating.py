@@ -6,8 +6,8 @@ import numpy as np
 import typer
 from typer.testing import CliRunner
 
-import eval as evaluate
-from errors import explain
+import amdim.eval as evaluate
+from amdim.errors import explain
 
 
 def invoke(*arguments):

@@ -14,10 +14,10 @@ def bare(*arguments, cwd):
 
 
 def copy(to):
-    shutil.copy(ROOT / "train.py", to)
-    (to / "engine").mkdir()
-    for name in ("__init__.py", "environment.py"):
-        shutil.copy(ROOT / "engine" / name, to / "engine")
+    for name in ("train.py", "amdim/__init__.py", "engine/__init__.py", "engine/bootstrap_venv.py"):
+        (to / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, to / name)
+    (to / "amdim" / "engine").symlink_to("../engine")
     return to / "train.py"
 
 

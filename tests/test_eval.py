@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.extract import key
-from shards.manifest import load
+from amdim.evaluation.extract_features import key
+from amdim.shards.manifest import load
 from tests.evaluating import call, found, invoke, photo_folder
 from tests.test_train import run
 
@@ -154,9 +154,9 @@ def test_the_curve_of_labels_that_come_now_and_then(here):
 
 @torch.no_grad()
 def test_an_encoder_and_the_features_of_all_images_leave(trained, photo_set, monkeypatch):
-    from model import load_encoder
-    from pipeline import RECIPES, EvalLoader
-    from shards.index import key, read_idx
+    from amdim.model import load_encoder
+    from amdim.pipeline import RECIPES, EvalLoader
+    from amdim.shards.index import key, read_idx
 
     files = ("--export", "out/encoder.safetensors", "--features", "out/photos.npz")
     monkeypatch.chdir(trained)

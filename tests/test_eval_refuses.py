@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import checkpoint
+from amdim.engine import checkpoint
 from tests.commands import little_room, write_sums
 from tests.evaluating import call, found, photo_folder
 from tests.test_train import SMALL, run

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import checkpoint
+from amdim.engine import checkpoint
 from tests.commands import ENVIRONMENT, ROUNDING, command, difference, train
 
 LONG = ("--steps", "60", "--save-every", "5", "--timeout", "60")

@@ -7,8 +7,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from engine import checkpoint, imports
-from errors import UserError
+from amdim.engine import checkpoint, import_amdim_public
+from amdim.errors import UserError
 from tests.original import Original, save
 from tests.test_train import SMALL, final, run, same_weights, train
 
@@ -50,10 +50,10 @@ def test_the_run_is_whole(place, original):
 
 def test_probes_see_the_originals_features(place, photo_set, original):
     """What the probes are given is r1 of the original, on the same views."""
-    from engine.precision import Precision
-    from evaluation.contenders import trained
-    from evaluation.features import collect, represent
-    from pipeline import RECIPES, EvalLoader
+    from amdim.engine.precision import Precision
+    from amdim.evaluation.feature_extractors import trained
+    from amdim.evaluation.features import collect, represent
+    from amdim.pipeline import RECIPES, EvalLoader
 
     encoder = trained(final(imported(place)))
     function = represent(encoder, Precision(None, "exact"), torch.device("cpu"))
@@ -106,7 +106,7 @@ def test_our_own_checkpoint_directory_and_classifiers_that_do_not_fit(place, pho
     """Of a model for other classes, the encoder is taken and the classifiers are not."""
     other = Original(**SMALL_ENCODER, n_classes=5)
     save(other.checkpoint(step=3), tmp_path / "cpt.pth", legacy=False)
-    imports.import_run(tmp_path / "cpt.pth", tmp_path / "runs" / "five")
+    import_amdim_public.import_run(tmp_path / "cpt.pth", tmp_path / "runs" / "five")
     source = "runs/five/checkpoints/step-3"
     result = train(photo_set, "on", "--steps", "1", "--init", source, "--lr", "1e-30", cwd=tmp_path)
     assert "has no linear and no mlp of the shapes needed here" in result.stderr
@@ -135,7 +135,7 @@ def refused_training(data, name, *more):
 def test_another_encoder_is_refused_by_its_fields(photo_set, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save(Original(encoder_size=64, ndf=4).checkpoint(), tmp_path / "cpt.pth")
-    imports.import_run(tmp_path / "cpt.pth", tmp_path / "runs" / "other")
+    import_amdim_public.import_run(tmp_path / "cpt.pth", tmp_path / "runs" / "other")
     why = refused_training(photo_set, "on", "--init", "other")
     assert "size 64, here 32; width 4, here 8; embedding 40, here 64; use_bn False, here True" in why
     assert "a --config file with [views] size = 64 and [encoder] width = 4, embedding = 40" in why
@@ -203,8 +203,8 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     save(Original().checkpoint(), tmp_path / "cpt.pth")
     monkeypatch.setattr(checkpoint, "write_tensors", full)
     with pytest.raises(Exception, match="No space left"):
-        imports.import_run(tmp_path / "cpt.pth", tmp_path / "runs" / "new")
+        import_amdim_public.import_run(tmp_path / "cpt.pth", tmp_path / "runs" / "new")
     assert not any((tmp_path / "runs").iterdir())
     monkeypatch.undo()
-    imports.import_run(tmp_path / "cpt.pth", tmp_path / "runs" / "new")
+    import_amdim_public.import_run(tmp_path / "cpt.pth", tmp_path / "runs" / "new")
     assert final(tmp_path / "runs" / "new").path.name == "step-5000"

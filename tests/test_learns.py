@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from amdim.shards.build import build
+from amdim.shards.sources import fashion_mnist
 from bench import learns
-from shards import fashion_mnist
-from shards.build import build
 
 ROOT = Path(__file__).parent.parent
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture
 def in_clone(tmp_path, monkeypatch):
     """A scratch directory that looks like the repository's root to the commands."""
-    for name in ("train.py", "eval.py", "errors.py", "lock.py", "shards", "pipeline", "model", "engine", "evaluation"):
+    for name in ("train.py", "eval.py", "errors.py", "fileio.py", "shards", "pipeline", "model", "engine", "evaluation"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import checkpoint
+from amdim.engine import checkpoint
 from tests.commands import ENVIRONMENT, difference, losses, rows, train
 from tests.commands import command as one_rank
 from tests.model.ranks import free_port
@@ -247,7 +247,7 @@ def test_an_error_on_one_rank_is_one_line_and_not_tried_again(photo_set, tmp_pat
 
 
 def damage_what_only_rank_1_reads(data):
-    from pipeline import RECIPES, TwoViewLoader
+    from amdim.pipeline import RECIPES, TwoViewLoader
 
     loader = TwoViewLoader(data, ["train"], RECIPES["shapes32"], 16, rank=1, world=2)
     sample = loader.samples(0, 0)[0]

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from amdim.errors import UsageError
 from bench import mixtures
-from errors import UsageError
 
 
 def test_settings_become_options():

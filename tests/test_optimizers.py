@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from engine import checkpoint
-from engine.average import wanted
-from engine.trainer import Trainer
+from amdim.engine import checkpoint
+from amdim.engine.optim.ema import wanted
+from amdim.engine.trainer import Trainer
 from tests.commands import ROUNDING, difference, rows
 from tests.commands import train as in_float32
 from tests.test_stopped import kill, start, wait_until

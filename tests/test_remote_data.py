@@ -58,7 +58,7 @@ def test_an_error_is_one_line_and_leaves_no_run(server, url, tmp_path):
 def test_what_no_set_can_be_at(tmp_path):
     from typer.testing import CliRunner
 
-    from train import app
+    from amdim.train import app
 
     for data, words in {
         "ftp://hush@host/set": "--data ftp://host/set: give a directory, or a URL that begins with s3://, gs://, az://, https://",

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from amdim.engine.presets import PRESETS
 from bench import scaling
-from engine.presets import PRESETS
 
 TEXT = (Path(__file__).parent.parent / "docs" / "scaling.md").read_text()
 ROW = re.compile(

@@ -7,9 +7,9 @@ import shutil
 import pytest
 import torch
 
-from engine import checkpoint
-from engine.parallel import parallel
-from model import collectives
+from amdim.engine import checkpoint
+from amdim.engine.distributed.ddp import parallel
+from amdim.model import collectives
 from tests.commands import ROUNDING, difference, losses, train
 from tests.model.ranks import in_ranks
 

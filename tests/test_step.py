@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from amdim.engine.precision import choose
+from amdim.engine.presets import PRESETS
+from amdim.model import AMDIM, EncoderConfig, conv_matmul
+from amdim.model.encoder import Features, ResidualUnit
+from amdim.model.multiscale_nce import multiscale_nce
 from bench.original import OriginalUnit, masked_objective, rearrange
 from bench.step import Arrangement, build, ladder
-from engine.precision import choose
-from engine.presets import PRESETS
-from model import AMDIM, EncoderConfig, products
-from model.encoder import Features, Unit
-from model.nce import multiscale_nce
 
 CPU = torch.device("cpu")
 B = 16
@@ -79,9 +79,9 @@ def test_losses_follow_the_originals_over_200_steps():
 
 def test_each_step_of_the_ladder_is_another_arrangement_of_the_same_step(monkeypatch):
     """In float64 they are the same numbers, gradients too."""
-    expected, serve = None, products.serve
+    expected, serve = None, conv_matmul.serve
     for how in ladder(compiled=False, gpu=False).values():
-        monkeypatch.setattr(products, "serve", serve if how.products else lambda _: False)
+        monkeypatch.setattr(conv_matmul, "serve", serve if how.products else lambda _: False)
         model, _ = build(PRESET, replace(how, amp="off"), CPU)
         model.double()
         x1, x2, labels, locations = batch(0)
@@ -97,7 +97,7 @@ def test_the_original_is_put_in_place_of_every_unit_and_no_weight_is_renamed():
     model = AMDIM(PRESET.encoder, 3)
     names = list(model.state_dict())
     rearrange(model)
-    units = [type(part) for part in model.modules() if isinstance(part, Unit)]
+    units = [type(part) for part in model.modules() if isinstance(part, ResidualUnit)]
     assert set(units) == {OriginalUnit}
     assert list(model.state_dict()) == names
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import checkpoint
+from amdim.engine import checkpoint
 from tests.test_train import SMALL, command, final, losses, same_weights, train
 
 STEPS = ("--steps", "45")
@@ -150,9 +150,10 @@ def test_killed_equals_undisturbed(undisturbed, photo_set, tmp_path, how, ranks,
 
 
 HURRIED = """
-import itertools, os, types, train
-from engine import saves
-from errors import run_app
+import itertools, os, types
+from amdim import train
+from amdim.engine import checkpoint_interval as saves
+from amdim.errors import run_app
 
 pace = itertools.count(step=60 if os.environ.get("RANK") == "0" else 6000)
 saves.time = types.SimpleNamespace(monotonic=pace.__next__)
@@ -255,7 +256,8 @@ def test_a_log_on_a_full_disk_ends_nothing(undisturbed, photo_set, tmp_path):
 
 def patched(change, data, cwd):
     """The command after a change to the program."""
-    program = f"import time, torch, train; from engine import checkpoint; from errors import run_app; {change}"
+    imports = "import time, torch; from amdim import train; from amdim.engine import checkpoint; from amdim.errors import run_app"
+    program = f"{imports}; {change}"
     arguments = ("--data", str(data), *SMALL, "--run", "cut", *STEPS)
     return subprocess.Popen(
         [sys.executable, "-c", f"{program}; run_app(train.app, 'train.py')", *arguments],

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import checkpoint
+from amdim.engine import checkpoint
 from tests.commands import write_sums
 from tests.conftest import build
 from tests.forked import run_forked
@@ -196,7 +196,7 @@ def test_going_back_to_an_earlier_checkpoint_leaves_the_later_ones_behind(undist
 
 
 def test_two_processes_do_not_share_a_run(photo_set, tmp_path):
-    from lock import locked
+    from amdim.fileio import locked
 
     with locked(tmp_path / "runs" / "busy", "held by the test"):
         result = train(photo_set, "busy", "--steps", "1", cwd=tmp_path, code=1)

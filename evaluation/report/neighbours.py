@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evaluation.features import fit_scaler, labelled
-from evaluation.report.pictures import Picture, picture, thumbnails
-from evaluation.report.sample import Part, names_of
-from pipeline.recipes import Recipe
-from shards.manifest import Manifest
+from amdim.evaluation.features import fit_scaler, labelled
+from amdim.evaluation.report.image_subset import Subset, names_of
+from amdim.evaluation.report.pictures import Picture, picture, thumbnails
+from amdim.pipeline.augment.recipes import Recipe
+from amdim.shards.manifest import Manifest
 
 K = 8
 SHOWN = 5  # rows of each kind, right and wrong
@@ -52,15 +52,15 @@ class Neighbours(NamedTuple):
 class Found(NamedTuple):
     """Rows of the gallery nearest to each query and their cosines, both (q, K), and the class (q,) that they vote for, or -1."""
 
-    gallery: Part
-    queries: Part
+    gallery: Subset
+    queries: Subset
     nearest: np.ndarray
     cosine: np.ndarray
     vote: np.ndarray
 
 
 def neighbours(
-    gallery: Part, queries: Part, seen: tuple[Tensor, Tensor], manifest: Manifest, recipe: Recipe, seed: int = 0
+    gallery: Subset, queries: Subset, seen: tuple[Tensor, Tensor], manifest: Manifest, recipe: Recipe, seed: int = 0
 ) -> Neighbours:
     """Of r1 (n, R) and (q, R), in that order in ``seen``."""
     nearest, cosine = look_up(*seen)

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from evaluation.report.sample import Part
-from pipeline.draws import centre_view
-from pipeline.preview import render
-from pipeline.recipes import Recipe
+from amdim.evaluation.report.image_subset import Subset
+from amdim.pipeline.augment.recipes import Recipe
+from amdim.pipeline.augment.view_params import center_view_params
+from amdim.pipeline.preview import render
 
 SIDE = 112  # pixels of a picture on the page, whatever the encoder sees: the page's size depends on neither it nor the images
 QUALITY = 82
@@ -44,12 +44,12 @@ def at_size(recipe: Recipe, side: int) -> Recipe:
     return replace(recipe, size=side, resize=round(recipe.resize * side / recipe.size))
 
 
-def thumbnails(part: Part, recipe: Recipe, side: int = SIDE) -> np.ndarray:
+def thumbnails(part: Subset, recipe: Recipe, side: int = SIDE) -> np.ndarray:
     """The part of the samples that evaluation sees: (n, side, side, 3) uint8."""
     if not len(part.rows):
         return np.zeros((0, side, side, 3), np.uint8)
     shown = at_size(recipe, side).centred()
-    draw = lambda rows: render(part.store, rows, shown, [centre_view(shown, part.store.sizes[rows])])[0]  # noqa: E731
+    draw = lambda rows: render(part.store, rows, shown, [center_view_params(shown, part.store.sizes[rows])])[0]  # noqa: E731
     return np.concatenate([draw(rows) for rows in part.batches(len(part.rows))])
 
 

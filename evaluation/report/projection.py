@@ -12,11 +12,11 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from torch import Tensor
 
-from evaluation.report.eye import Eye
-from evaluation.report.neighbours import standardised
-from evaluation.report.pictures import Picture, picture, thumbnails, tiled
-from evaluation.report.sample import Part, names_of
-from shards.manifest import Manifest
+from amdim.evaluation.report.embedder import Embedder
+from amdim.evaluation.report.image_subset import Subset, names_of
+from amdim.evaluation.report.neighbours import standardised
+from amdim.evaluation.report.pictures import Picture, picture, thumbnails, tiled
+from amdim.shards.manifest import Manifest
 
 POINTS = 1000
 CLASSES = 10  # more colours cannot be told apart
@@ -48,7 +48,7 @@ class Projection(NamedTuple):
     size: int
 
 
-def projection(eye: Eye, queries: Part, manifest: Manifest, seed: int = 0) -> Projection | None:
+def projection(eye: Embedder, queries: Subset, manifest: Manifest, seed: int = 0) -> Projection | None:
     """Of images of the split of ``queries``, with at most CLASSES classes named; None of fewer than three images."""
     shown = choose(queries, seed)
     if len(shown.rows) < 3:
@@ -63,7 +63,7 @@ def projection(eye: Eye, queries: Part, manifest: Manifest, seed: int = 0) -> Pr
     return Projection(points, [manifest.classes[label] for label in present], len(manifest.classes), method, sheet, COLUMNS, SIZE)
 
 
-def choose(queries: Part, seed: int) -> Part:
+def choose(queries: Subset, seed: int) -> Subset:
     """POINTS images of the split; of CLASSES classes at random where there are more, if these have enough images."""
     labels = queries.store.labels[queries.pool]
     present = np.unique(labels[labels >= 0])

@@ -5,9 +5,9 @@ import sys
 import pytest
 import torch
 
-from engine import adam
-from engine.presets import PRESETS
-from errors import UsageError
+from amdim.engine.optim import adam
+from amdim.engine.presets import PRESETS
+from amdim.errors import UsageError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 PRESET = PRESETS["demo"]

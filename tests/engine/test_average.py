@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from engine.average import Average, averaged
-from engine.checkpoint import Checkpoint
+from amdim.engine.checkpoint import Checkpoint
+from amdim.engine.optim.ema import ModelEma, averaged
 
 
 def model():
@@ -29,7 +29,7 @@ def train(net, average, first, last):
 def test_the_formula():
     """Weights and running statistics alike; the random weights of the beginning have no part."""
     net = model()
-    average = Average(net, 0.6)
+    average = ModelEma(net, 0.6)
     seen = train(net, average, 0, 30)
     for name in ("0.weight", "0.bias", "1.weight", "1.running_mean", "1.running_var"):
         expected = torch.zeros_like(seen[0][name])
@@ -42,17 +42,17 @@ def test_the_formula():
 
 def test_it_starts_as_the_first_weights_after_a_step():
     net = model()
-    average = Average(net, 0.999)
+    average = ModelEma(net, 0.999)
     train(net, average, 0, 1)
     assert all(torch.equal(value, net.state_dict()[name]) for name, value in average.averages.items())
 
 
 def test_continued_bit_for_bit():
     whole, first, second = model(), model(), model()
-    expected, begun = Average(whole, 0.9), Average(first, 0.9)
+    expected, begun = ModelEma(whole, 0.9), ModelEma(first, 0.9)
     train(whole, expected, 0, 20)
     train(first, begun, 0, 7)
-    resumed = Average(second, 0.9)
+    resumed = ModelEma(second, 0.9)
     second.load_state_dict(first.state_dict())
     resumed.load_state_dict({name: value.clone() for name, value in begun.state_dict().items()})
     train(second, resumed, 7, 20)

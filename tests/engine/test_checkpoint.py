@@ -5,8 +5,8 @@ import pickle
 import pytest
 import torch
 
-from engine import checkpoint
-from errors import UserError
+from amdim.engine import checkpoint
+from amdim.errors import UserError
 from tests.commands import write_sums
 
 WEIGHTS = {"encoder.a": torch.arange(6.0).reshape(2, 3), "n": torch.tensor(3)}

@@ -2,8 +2,8 @@
 
 from rich.console import Console
 
-from engine import console
-from engine.console import Progress, describe
+from amdim.engine.monitor import console
+from amdim.engine.monitor.console import Progress, describe
 
 ROW = {
     "step": 40,

@@ -7,29 +7,33 @@ from pathlib import Path
 
 import pytest
 
-from engine import elastic
+from amdim.engine.distributed import launcher
 
 ROOT = Path(__file__).parent.parent.parent
 RANK = """
 import signal, sys, time
-from engine import elastic
+from amdim.engine.distributed import launcher
 def stop(*_):
     if sys.argv[1] != "fails":
-        elastic.report(int(sys.argv[1]))
+        launcher.report(int(sys.argv[1]))
     sys.exit(1)
 signal.signal(signal.SIGTERM, stop)
 print("ready", flush=True)
 time.sleep(60)
 """
-LAUNCHER = "import sys; from engine import elastic; sys.exit(elastic.run_ranks(1, sys.argv[2:], 0, saves=sys.argv[1] == 'saves'))"
+LAUNCHER = """
+import sys
+from amdim.engine.distributed import launcher
+sys.exit(launcher.run_ranks(1, sys.argv[2:], 0, saves=sys.argv[1] == "saves"))
+"""
 
 
-@pytest.mark.parametrize("name", elastic.COUNTS)
+@pytest.mark.parametrize("name", launcher.COUNTS)
 def test_who_started_it_again(monkeypatch, name):
     monkeypatch.setenv(name, "0")
-    assert not elastic.restarted()
+    assert not launcher.restarted()
     monkeypatch.setenv(name, "2")
-    assert elastic.restarted()
+    assert launcher.restarted()
 
 
 @pytest.mark.parametrize(
@@ -49,6 +53,6 @@ def test_a_signal_ends_the_launcher_as_rank_0_ended(tmp_path, kind, told, code):
     _, errors = process.communicate(timeout=60)
     announced, *more = errors.splitlines() or [""]
     assert announced == ("SIGTERM: finishing this step and saving; Ctrl-C ends it at once" if kind == "saves" else "")
-    lost = f"warning: the ranks ended before they had saved; {elastic.GOES_ON}, if there is one"
+    lost = f"warning: the ranks ended before they had saved; {launcher.GOES_ON}, if there is one"
     assert more == ([lost] if (kind, told) == ("saves", "fails") else [])
     assert process.returncode == code

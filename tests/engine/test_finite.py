@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from engine.finite import NotFinite, Watch, check_state
+from amdim.engine.nan_guard import NonFiniteGuard, NotFinite, check_state
 
 GOOD = torch.tensor(1.0)
 
@@ -11,7 +11,7 @@ GOOD = torch.tensor(1.0)
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("place", [0, 1])
 def test_the_first_step_is_named(value, place):
-    watch, bad = Watch(torch.device("cpu")), [GOOD, GOOD]
+    watch, bad = NonFiniteGuard(torch.device("cpu")), [GOOD, GOOD]
     bad[place] = torch.tensor(value, dtype=torch.float64)
     for step in (1, 2):
         watch.note(step, [GOOD, GOOD])
@@ -39,7 +39,7 @@ class Event:
 
 def test_what_a_device_noted_is_read_when_its_copy_is_there():
     """As on a GPU: the host looks without waiting, and starts another copy when the one before has come."""
-    watch, bad = Watch(torch.device("cpu")), torch.tensor(float("nan"))
+    watch, bad = NonFiniteGuard(torch.device("cpu")), torch.tensor(float("nan"))
     watch.arrived = Event()
     watch.note(1, [GOOD])
     watch.note(2, [bad])  # the copy of step 1 is on its way

@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from engine import group
-from engine.launch import Place
-from engine.peers import Peers
+from amdim.engine.distributed import process_group
+from amdim.engine.distributed.dist_env import DistEnv
+from amdim.engine.distributed.rank_coordinator import RankCoordinator
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def asked(monkeypatch):
 
 def test_gpus_speak_nccl_each_through_its_own(asked):
     device, store = torch.device("cuda", 3), dist.HashStore()
-    group.start(Place(3, 8, device), store, timeout=600)
+    process_group.start(DistEnv(3, 8, device), store, timeout=600)
     (_, chosen), (backend, options) = asked
     assert chosen == device
     assert backend == "nccl"
@@ -35,7 +35,7 @@ def test_gpus_speak_nccl_each_through_its_own(asked):
 
 @pytest.mark.parametrize(("here", "interface"), [(4, "lo"), (2, None)])
 def test_cpus_speak_gloo_over_the_loopback_where_all_are_on_one_machine(asked, here, interface):
-    group.start(Place(1, 4, torch.device("cpu"), here=here), dist.HashStore(), timeout=600)
+    process_group.start(DistEnv(1, 4, torch.device("cpu"), here=here), dist.HashStore(), timeout=600)
     ((backend, options),) = asked
     assert backend == "gloo"
     assert "device_id" not in options
@@ -56,7 +56,7 @@ def test_cpus_speak_gloo_over_the_loopback_where_all_are_on_one_machine(asked, h
     ],
 )
 def test_what_is_an_error_of_another_rank_or_a_gpu(error, lost):
-    assert group.is_lost(error) is lost
+    assert process_group.is_lost(error) is lost
 
 
 class Clock:
@@ -73,15 +73,15 @@ class Clock:
 
 @pytest.mark.parametrize(
     ("said", "least", "most"),
-    [("done/1", 0, 0), ("error", 0, 0), (None, group.SILENCE, group.SILENCE + 1), ("beats", 60, 61)],
+    [("done/1", 0, 0), ("error", 0, 0), (None, process_group.SILENCE, process_group.SILENCE + 1), ("beats", 60, 61)],
 )
 def test_nobody_waits_for_a_rank_that_has_failed_or_is_silent(said, least, most, monkeypatch):
     """Rank 1 is done, or has failed, or is heard of no more; or it goes on to be heard of, and is waited for for a minute."""
-    store, waiting, clock = dist.HashStore(), Peers(0, 2), Clock()
-    monkeypatch.setattr(group, "time", clock)
+    store, waiting, clock = dist.HashStore(), RankCoordinator(0, 2), Clock()
+    monkeypatch.setattr(process_group, "time", clock)
     monkeypatch.setattr(waiting, "heard", lambda: {0: ["1", "5"], 1: [str(clock.now) if said == "beats" else "1", "5"]})
     store.set("done/0", "")
     if said in ("done/1", "error"):
         store.set(said, "")
-    group.wait_for_all(waiting, store, "done", seconds=60)
+    process_group.wait_for_all(waiting, store, "done", seconds=60)
     assert least <= clock.now <= most

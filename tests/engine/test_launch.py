@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from engine import launch, slurm
-from engine.elastic import LOST, verdict
-from engine.launch import place
-from errors import UsageError
+from amdim.engine.distributed import dist_env, slurm
+from amdim.engine.distributed.dist_env import find_dist_env
+from amdim.engine.distributed.launcher import LOST, restart_decision
+from amdim.errors import UsageError
 
 CPU = torch.device("cpu")
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
@@ -39,17 +39,17 @@ def environment(monkeypatch):
 
 def test_alone(environment):
     environment({})
-    assert place(None)[:3] == place(0)[:3] == (0, 1, CPU)
-    assert place(0).started
+    assert find_dist_env(None)[:3] == find_dist_env(0)[:3] == (0, 1, CPU)
+    assert find_dist_env(0).started
     environment({}, gpus=4)
-    assert place(None).device == torch.device("cuda", 0)
-    assert place(0).device == CPU
+    assert find_dist_env(None).device == torch.device("cuda", 0)
+    assert find_dist_env(0).device == CPU
 
 
 @pytest.mark.parametrize(("gpus", "procs", "found"), [(8, None, 8), (0, 8, 0), (None, 8, 0), (0, 8, 2)])
 def test_ranks_that_this_process_is_to_start(environment, gpus, procs, found):
     environment({}, found)
-    where = place(gpus, procs)
+    where = find_dist_env(gpus, procs)
     assert (where.world, where.here, where.started) == (8, 8, False)
     assert where.device.type == ("cuda" if gpus else "cpu")
 
@@ -60,8 +60,8 @@ def test_ranks_that_this_process_is_to_start(environment, gpus, procs, found):
 def test_a_variable_that_is_no_number_is_named(environment, variables):
     environment(variables)
     with pytest.raises(UsageError, match=r"(RANK=x|SLURM_STEP_NUM_TASKS=many|SLURM_NODEID=): is no whole number"):
-        place(None)
-    launch.let_the_first_speak()  # as the error is about to be printed
+        find_dist_env(None)
+    dist_env.let_the_first_speak()  # as the error is about to be printed
 
 
 def test_slurm_that_lists_no_tasks_has_all_of_them_here(environment):
@@ -81,15 +81,15 @@ def test_slurm_with_uneven_machines_and_several_steps(environment):
 @pytest.mark.parametrize("variables", [TORCHRUN, SRUN])
 def test_ranks_that_a_launcher_started(environment, variables):
     environment(variables, gpus=4)
-    where = place(None)
+    where = find_dist_env(None)
     assert where == (5, 8, torch.device("cuda", 1), 1, 4, True)
-    assert place(4) == place(8) == where
-    assert place(0).device == CPU
+    assert find_dist_env(4) == find_dist_env(8) == where
+    assert find_dist_env(0).device == CPU
 
 
 def test_a_gpu_that_the_launcher_shows_alone(environment):
     environment(SRUN | {"CUDA_VISIBLE_DEVICES": "1"}, gpus=1)
-    assert place(None).device == torch.device("cuda", 0)
+    assert find_dist_env(None).device == torch.device("cuda", 0)
 
 
 @pytest.mark.parametrize(
@@ -108,32 +108,32 @@ def test_a_gpu_that_the_launcher_shows_alone(environment):
 def test_what_does_not_fit_is_named(environment, variables, options, found, says):
     environment(variables, found)
     with pytest.raises(UsageError, match=says):
-        place(*options)
+        find_dist_env(*options)
 
 
 def test_cores_are_shared(environment, monkeypatch):
     environment({})
-    monkeypatch.setattr(launch.os, "sched_getaffinity", lambda _: range(16))
-    assert place(0, 4).threads == 4
-    assert place(0, 64).threads == 1
-    assert place(0).threads == 16
+    monkeypatch.setattr(dist_env.os, "sched_getaffinity", lambda _: range(16))
+    assert find_dist_env(0, 4).threads == 4
+    assert find_dist_env(0, 64).threads == 1
+    assert find_dist_env(0).threads == 16
 
 
 @pytest.mark.parametrize(("cores", "threads"), [(8, 8), (64, 8), (4, 4)])
 def test_cores_of_a_slurm_task_are_its_own(environment, monkeypatch, cores, threads):
     """Bound to its eight, not bound at all, or on a smaller machine."""
     environment(SRUN | {"SLURM_CPUS_PER_TASK": "8"})
-    monkeypatch.setattr(launch.os, "sched_getaffinity", lambda _: range(cores))
-    assert place(0).threads == threads
+    monkeypatch.setattr(dist_env.os, "sched_getaffinity", lambda _: range(cores))
+    assert find_dist_env(0).threads == threads
     environment(SRUN | TORCHRUN | {"SLURM_CPUS_PER_TASK": "8"})
-    assert place(0).threads == max(1, cores // 4)
+    assert find_dist_env(0).threads == max(1, cores // 4)
 
 
 def test_a_batch_script_is_no_rank(environment):
     environment({name: value for name, value in SRUN.items() if name != "SLURM_STEP_ID"})
-    assert launch.given() is None
+    assert dist_env.given() is None
     environment(SRUN | {"SLURM_STEP_NUM_TASKS": "1"})
-    assert launch.given() is None
+    assert dist_env.given() is None
 
 
 @pytest.mark.parametrize(
@@ -168,6 +168,6 @@ def test_where_slurm_ranks_meet(environment):
     ],
 )
 def test_what_is_final_and_what_is_started_again(codes, code, lost):
-    found = verdict(codes)
+    found = restart_decision(codes)
     assert found[0] == code
     assert found[1] is None if lost is None else found[1].startswith(lost)

@@ -6,8 +6,8 @@ import time
 import pytest
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator as PluginEventAccumulator
 
-from engine import logs
-from engine.logs import Logs, read_rows
+from amdim.engine.monitor import metrics_logger
+from amdim.engine.monitor.metrics_logger import MetricsLogger, read_rows
 from tests.commands import little_room
 
 ROW = {"loss": 1.0, "loss_1t5": 1.0, "loss_1t7": 1.0, "loss_5t5": 1.0, "linear_top1": None, "mlp_top1": None}
@@ -37,7 +37,7 @@ class Board:
 @pytest.fixture
 def board(monkeypatch):
     Board.made = 0
-    monkeypatch.setattr(logs, "SummaryWriter", Board)
+    monkeypatch.setattr(metrics_logger, "SummaryWriter", Board)
     return Board
 
 
@@ -47,7 +47,7 @@ def steps(directory):
 
 def test_a_full_disk_is_one_warning_and_rows_are_written_when_there_is_room(tmp_path, board, capsys):
     """/dev/full is a disk that has no room, to write and to flush."""
-    record = Logs(tmp_path, 0)
+    record = MetricsLogger(tmp_path, 0)
     record.path.unlink()
     record.path.symlink_to("/dev/full")
     for step in (20, 40):
@@ -65,7 +65,7 @@ def test_a_full_disk_is_one_warning_and_rows_are_written_when_there_is_room(tmp_
 
 
 def test_half_a_row_is_written_anew(tmp_path, board):
-    record = Logs(tmp_path, 0)
+    record = MetricsLogger(tmp_path, 0)
     record.write(row(20))
     with record.path.open("a") as file:
         file.write('{"step": 40, "lo')  # as far as there was room
@@ -75,7 +75,7 @@ def test_half_a_row_is_written_anew(tmp_path, board):
 
 
 def test_a_board_that_has_failed_is_made_anew(tmp_path, board, capsys):
-    record = Logs(tmp_path, 0)
+    record = MetricsLogger(tmp_path, 0)
     for step in (20, 40, 60):
         record.write(row(step))
     assert board.made == 2
@@ -92,7 +92,7 @@ def board_of(directory):
 
 def test_tensorboard_shows_each_step_once_after_a_resume(tmp_path):
     for resumed_at, steps_ in ((0, (20, 40, 60)), (30, (40, 60, 80)), (70, (80, 100))):
-        record = Logs(tmp_path, resumed_at)
+        record = MetricsLogger(tmp_path, resumed_at)
         for step in steps_:
             record.write(row(step))
         record.close()
@@ -102,11 +102,11 @@ def test_tensorboard_shows_each_step_once_after_a_resume(tmp_path):
 
 def test_a_disk_that_is_really_full_is_one_warning_and_no_traceback(tmp_path, capsys):
     """And what TensorBoard showed before stays, also after a resume."""
-    first = Logs(tmp_path, 0)
+    first = MetricsLogger(tmp_path, 0)
     first.write(row(20))
     first.close()
     time.sleep(1.1)
-    record = Logs(tmp_path, 25)
+    record = MetricsLogger(tmp_path, 25)
     record.write(row(40))
     record.board.flush()
     with little_room(100):
@@ -127,11 +127,11 @@ def test_a_run_goes_on_with_a_full_disk(tmp_path, board, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    first = Logs(tmp_path, 0)
+    first = MetricsLogger(tmp_path, 0)
     for step in (20, 40):
         first.write(row(step))
     monkeypatch.setattr("pathlib.Path.write_bytes", full)
-    again = Logs(tmp_path, 30)
+    again = MetricsLogger(tmp_path, 30)
     assert steps(tmp_path) == [20]
     again.write(row(40))
     assert steps(tmp_path) == [20, 40]
@@ -139,10 +139,10 @@ def test_a_run_goes_on_with_a_full_disk(tmp_path, board, monkeypatch):
 
 def test_what_came_after_the_checkpoint_is_dropped_in_one_go(tmp_path, board, monkeypatch):
     """Also from a record that has to be written anew, for the sake of half a line."""
-    first = Logs(tmp_path, 0)
+    first = MetricsLogger(tmp_path, 0)
     for step in (20, 40):
         first.write(row(step))
-    (tmp_path / logs.FILE).write_text('{"step": 1' + "\n" + (tmp_path / logs.FILE).read_text())
+    (tmp_path / metrics_logger.FILE).write_text('{"step": 1' + "\n" + (tmp_path / metrics_logger.FILE).read_text())
 
     def killed(*_):
         raise KeyboardInterrupt
@@ -150,7 +150,7 @@ def test_what_came_after_the_checkpoint_is_dropped_in_one_go(tmp_path, board, mo
     with monkeypatch.context() as patch:
         patch.setattr("pathlib.Path.replace", killed)
         with pytest.raises(KeyboardInterrupt):
-            Logs(tmp_path, 30)
+            MetricsLogger(tmp_path, 30)
     assert steps(tmp_path) == [20, 40]
-    Logs(tmp_path, 30)
+    MetricsLogger(tmp_path, 30)
     assert steps(tmp_path) == [20]

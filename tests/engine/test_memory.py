@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from engine import memory
-from engine.memory import advice, explained, shortage
-from errors import UserError, is_shortage
+from amdim.engine.monitor import memory
+from amdim.engine.monitor.memory import advice, explained, shortage
+from amdim.errors import UserError, is_shortage
 
 CUDA = (
     "CUDA out of memory. Tried to allocate 2.25 GiB. GPU 0 has a total capacity of 79.25 GiB of which 512.00 MiB is free. "

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from engine import adam, optimizers
-from engine.layerwise import TRUST, Lamb, Lars
-from engine.optimizers import groups, make
-from engine.presets import PRESETS, configure
-from errors import UsageError
+from amdim.engine.optim import adam, optimizers
+from amdim.engine.optim.lamb_lars import TRUST, Lamb, Lars
+from amdim.engine.optim.optimizers import groups, make
+from amdim.engine.presets import PRESETS, configure
+from amdim.errors import UsageError
 from tests.engine.test_adam import PYTHON_ONLY, forget
 
 CPU = torch.device("cpu")

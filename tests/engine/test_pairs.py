@@ -2,7 +2,7 @@
 
 import torch
 
-from engine import pairs
+from amdim.engine.monitor import view_grid
 
 
 def test_pairs_stand_in_columns_with_their_own_colours():
@@ -10,23 +10,23 @@ def test_pairs_stand_in_columns_with_their_own_colours():
     mean, std = (0.5, 0.4, 0.3), (0.2, 0.1, 0.3)
     true = torch.rand(2, B, 3, 1, 1).expand(2, B, 3, S, S)
     x1, x2 = (true - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
-    sheet = pairs.picture(x1, x2, mean, std)
-    assert sheet.shape == (3, 2 * S + pairs.GAP, pairs.SHOWN * (S + pairs.GAP) - pairs.GAP)
+    sheet = view_grid.picture(x1, x2, mean, std)
+    assert sheet.shape == (3, 2 * S + view_grid.GAP, view_grid.SHOWN * (S + view_grid.GAP) - view_grid.GAP)
     for view in range(2):
-        for image in range(pairs.SHOWN):
-            top, left = view * (S + pairs.GAP), image * (S + pairs.GAP)
+        for image in range(view_grid.SHOWN):
+            top, left = view * (S + view_grid.GAP), image * (S + view_grid.GAP)
             torch.testing.assert_close(sheet[:, top : top + S, left : left + S], true[view, image])
-    assert (sheet[:, S : S + pairs.GAP] == 1).all()
+    assert (sheet[:, S : S + view_grid.GAP] == 1).all()
 
 
 def test_what_is_out_of_range_is_cut_and_a_small_batch_is_enough():
-    sheet = pairs.picture(torch.full((2, 3, 4, 4), 9.0), torch.full((2, 3, 4, 4), -9.0).half(), (0.5,) * 3, (0.5,) * 3)
+    sheet = view_grid.picture(torch.full((2, 3, 4, 4), 9.0), torch.full((2, 3, 4, 4), -9.0).half(), (0.5,) * 3, (0.5,) * 3)
     assert sheet.shape == (3, 10, 10)
     assert (sheet[:, 0, 0] == 1).all()
     assert (sheet[:, -1, 0] == 0).all()
 
 
 def test_when():
-    assert pairs.due(20, first=True)
-    assert not pairs.due(40, first=False)
-    assert pairs.due(2000, first=False)
+    assert view_grid.due(20, first=True)
+    assert not view_grid.due(40, first=False)
+    assert view_grid.due(2000, first=False)

@@ -4,8 +4,8 @@ from io import StringIO
 
 from rich.console import Console
 
-from engine.console import Progress
-from engine.panel import cells, panel
+from amdim.engine.monitor.console import Progress
+from amdim.engine.monitor.live_panel import cells, panel
 from tests.engine.test_console import ROW
 
 FULL = ROW | {"epoch": 1.5, "grad_norm": 12.3, "checkpoint_mb": None, "checkpoint_write_s": None}

@@ -7,16 +7,16 @@ from types import SimpleNamespace
 import pytest
 import torch.distributed as dist
 
-import train
-from engine import peers as module
-from engine.peers import Peers
+from amdim import train
+from amdim.engine.distributed import rank_coordinator as module
+from amdim.engine.distributed.rank_coordinator import RankCoordinator
 
 
 @pytest.fixture
 def two(monkeypatch):
     monkeypatch.setattr(module, "PERIOD", 0.1)  # a beat may come late on a busy machine
     store = dist.TCPStore("127.0.0.1", 0, None, True, timedelta(seconds=20), wait_for_workers=False)
-    pair = [Peers(rank, 2, store.clone(), timeout=60) for rank in range(2)]
+    pair = [RankCoordinator(rank, 2, store.clone(), timeout=60) for rank in range(2)]
     yield pair
     for each in pair:
         each.leave()
@@ -153,7 +153,7 @@ def test_one_rank_alone_prints_an_error(two):
 
 
 def test_a_rank_by_itself_hears_what_it_asks_at_once():
-    alone = Peers()
+    alone = RankCoordinator()
     alone.ask("save")
     alone.ask("save")
     assert alone.reached(3) == "save"

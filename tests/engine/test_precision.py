@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from engine.finite import NotFinite
-from engine.precision import choose
-from engine.trainer import LEAST_SCALE, Trainer
-from errors import UsageError
+from amdim.engine.nan_guard import NotFinite
+from amdim.engine.precision import choose
+from amdim.engine.trainer import LEAST_SCALE, Trainer
+from amdim.errors import UsageError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from engine.presets import PRESETS, default_preset, with_views
-from errors import UsageError
-from model.encoder import SIZES
-from pipeline.recipes import RECIPES
+from amdim.engine.presets import PRESETS, default_preset, with_views
+from amdim.errors import UsageError
+from amdim.model.encoder import SIZES
+from amdim.pipeline.augment.recipes import RECIPES
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from engine import checkpoint
-from engine.remains import inhabited
-from errors import UserError
+from amdim.engine import checkpoint
+from amdim.engine.run_dir import inhabited
+from amdim.errors import UserError
 
 CONFIG = {"data": "x", "settings": {}, "seed": 0}
 

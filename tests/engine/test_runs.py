@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import runs
-from errors import UsageError
+from amdim.engine import runs
+from amdim.errors import UsageError
 
 
 def test_the_latest_run_is_that_of_the_newest_checkpoint(tmp_path, monkeypatch):

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from engine.presets import IMAGENET_SMALL
-from engine.schedule import learning_rate
+from amdim.engine.optim.lr_schedule import learning_rate
+from amdim.engine.presets import IMAGENET_SMALL
 
 STEPS = 10_000
 

@@ -5,10 +5,10 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from engine.presets import PRESETS, configure
-from engine.settings_file import read
-from errors import UsageError
-from model.encoder import EncoderConfig
+from amdim.engine.config_file import read
+from amdim.engine.presets import PRESETS, configure
+from amdim.errors import UsageError
+from amdim.model.encoder import EncoderConfig
 
 
 def write(path, text):

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from engine.stop import SIGNALS, Stop, same_command
+from amdim.engine.distributed.signals import SIGNALS, GracefulShutdown, same_command
 
 
 @pytest.fixture
@@ -20,18 +20,18 @@ def restored():
 
 def test_a_terminal_that_closes_ends_a_run_and_nohup_keeps_it_out(restored, capfd):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup, too
-    stop = Stop()
+    stop = GracefulShutdown()
     os.kill(os.getpid(), signal.SIGHUP)
     assert stop.code == 129
     assert capfd.readouterr().err == "SIGHUP: finishing this step and saving; Ctrl-C ends it at once\n"
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    stop = Stop()
+    stop = GracefulShutdown()
     os.kill(os.getpid(), signal.SIGHUP)
     assert stop.code is None
 
 
 def test_of_a_launched_rank_a_second_ctrl_c_is_the_launchers(restored, capfd):
-    stop = Stop(speaks=False, launched=True)
+    stop = GracefulShutdown(speaks=False, launched=True)
     for _ in range(2):
         os.kill(os.getpid(), signal.SIGINT)
     assert stop.code == 130

@@ -6,17 +6,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from engine import compiling, meter
-from engine.launch import Place
-from engine.meter import NAMES, Meter
-from engine.presets import PRESETS
-from engine.runs import Config
-from engine.schedule import learning_rate
-from engine.trainer import Trainer
-from errors import UsageError
-from model import EncoderConfig, Losses
-from model.encoder import Chain
-from model.nce import MultiscaleLoss
+from amdim.engine import compile
+from amdim.engine.distributed.dist_env import DistEnv
+from amdim.engine.monitor import metrics
+from amdim.engine.monitor.metrics import NAMES, Metrics
+from amdim.engine.optim.lr_schedule import learning_rate
+from amdim.engine.presets import PRESETS
+from amdim.engine.runs import Config
+from amdim.engine.trainer import Trainer
+from amdim.errors import UsageError
+from amdim.model import EncoderConfig, Losses
+from amdim.model.encoder import CheckpointedSequential
+from amdim.model.multiscale_nce import MultiscaleLoss
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 NET = EncoderConfig(32, 8, 64, 2, use_bn=True)
@@ -26,7 +27,7 @@ def trainer(amp="off", recompute=False, steps=40, seed=0, compiled="off", **chan
     """Of a small preset; ``changes`` are of its fields."""
     preset = replace(PRESETS["demo"], encoder=NET, batch=8, **changes)
     loader = SimpleNamespace(manifest=SimpleNamespace(classes=["a", "b"]))
-    return Trainer(Config("", "", preset, steps, seed, amp, "", compiled=compiled), loader, Place(0, 1, CPU, 0, 1), recompute)
+    return Trainer(Config("", "", preset, steps, seed, amp, "", compiled=compiled), loader, DistEnv(0, 1, CPU, 0, 1), recompute)
 
 
 def take_step(one):
@@ -86,20 +87,20 @@ def test_averages_are_of_the_weights_after_each_step_and_not_of_the_first_ones()
 
 def test_activations_are_computed_again_where_that_is_asked_for():
     for asked in (False, True):
-        chains = [each for each in trainer(recompute=asked).model.encoder.modules() if isinstance(each, Chain)]
+        chains = [each for each in trainer(recompute=asked).model.encoder.modules() if isinstance(each, CheckpointedSequential)]
         assert any(each.recompute for each in chains) is asked
 
 
 def test_recomputing_and_compiling_do_not_go_together(monkeypatch):
-    monkeypatch.setattr(compiling, "missing", lambda _: None)
+    monkeypatch.setattr(compile, "missing", lambda _: None)
     with pytest.raises(UsageError, match="give one of them"):
-        compiling.choose("on", CPU, recompute=True)
-    assert compiling.choose("auto", CUDA).on
-    assert not compiling.choose("auto", CUDA, recompute=True).on
+        compile.choose("on", CPU, recompute=True)
+    assert compile.choose("auto", CUDA).on
+    assert not compile.choose("auto", CUDA, recompute=True).on
 
 
 def test_what_is_fast_is_on(monkeypatch):
-    monkeypatch.setattr(compiling, "missing", lambda _: None)
+    monkeypatch.setattr(compile, "missing", lambda _: None)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     one = trainer(compiled="on")
     assert one.model.encoder._compiled_call_impl is not None
@@ -112,8 +113,8 @@ def test_what_is_fast_is_on(monkeypatch):
 def test_a_window_of_steps_as_a_row(monkeypatch):
     """Losses by name, accuracies of the labelled, seconds a step; a gradient that overflowed counts as none."""
     now = [0.0]
-    monkeypatch.setattr(meter.time, "perf_counter", lambda: now[0])
-    window = Meter(CPU)
+    monkeypatch.setattr(metrics.time, "perf_counter", lambda: now[0])
+    window = Metrics(CPU)
     objective = MultiscaleLoss(*(torch.tensor(value) for value in (1.0, 2.0, 3.0, 4.0)))
     others = (torch.tensor(value) for value in (0.25, 0.5, 3, 6, 8))
     losses = Losses(torch.tensor(10.5), objective, *others)

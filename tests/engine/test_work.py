@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from engine import work
-from model.encoder import EncoderConfig
+from amdim.engine.monitor import flops
+from amdim.model.encoder import EncoderConfig
 
 
 def test_operations_by_hand():
@@ -21,7 +21,7 @@ def test_operations_by_hand():
         *[(pixels, 8, 8, 1) for pixels in (25, 49) for _ in range(3)],  # heads
     ]
     forward = sum(2 * pixels * inputs * outputs * kernel**2 for pixels, inputs, outputs, kernel in convolutions)
-    assert work.operations(EncoderConfig(32, 2, 8, 1)) == 2 * 3 * forward
+    assert flops.operations(EncoderConfig(32, 2, 8, 1)) == 2 * 3 * forward
 
 
 @pytest.mark.parametrize(
@@ -48,11 +48,11 @@ def test_operations_by_hand():
 )
 def test_peaks_by_name(monkeypatch, name, tera):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
-    assert work.peak(torch.device("cuda"), True) == (tera and 1e12 * tera)
-    assert work.peak(torch.device("cuda"), False) is None
-    assert work.peak(torch.device("cpu"), True) is None
+    assert flops.peak(torch.device("cuda"), True) == (tera and 1e12 * tera)
+    assert flops.peak(torch.device("cuda"), False) is None
+    assert flops.peak(torch.device("cpu"), True) is None
 
 
 def test_rates():
-    assert work.rates(100.0, 2e9, 4, 1e12) == {"images_per_s_a_rank": 25.0, "gflop_per_s": 200.0, "mfu": 0.05}
-    assert work.rates(100.0, 2e9, 4, None)["mfu"] is None
+    assert flops.rates(100.0, 2e9, 4, 1e12) == {"images_per_s_a_rank": 25.0, "gflop_per_s": 200.0, "mfu": 0.05}
+    assert flops.rates(100.0, 2e9, 4, None)["mfu"] is None

@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from engine import checkpoint
-from engine.finite import NotFinite
-from engine.snapshot import place_for, snapshot
-from engine.tensors import crc, summed, write_tensors
-from engine.writer import Writer
-from errors import UserError
+from amdim.engine import checkpoint
+from amdim.engine.async_checkpointer import AsyncCheckpointer
+from amdim.engine.nan_guard import NotFinite
+from amdim.engine.snapshot import place_for, snapshot
+from amdim.engine.tensors import crc, summed, write_tensors
+from amdim.errors import UserError
 
 CONFIG = {"data": "x", "settings": {}, "seed": 0}
 
@@ -40,7 +40,7 @@ def state(step):
 
 
 def test_what_is_written_is_what_was_saved_though_training_goes_on(tmp_path, weights, gate):
-    with Writer(tmp_path, CONFIG) as writer:
+    with AsyncCheckpointer(tmp_path, CONFIG) as writer:
         moments = state(1)
         writer.save(1, weights, moments)
         for tensor in (weights["w"], weights["n"], moments["optimizer"]["state"][0]["m"]):
@@ -55,7 +55,7 @@ def test_what_is_written_is_what_was_saved_though_training_goes_on(tmp_path, wei
 
 
 def test_a_second_save_waits_for_the_first(tmp_path, weights, gate):
-    with Writer(tmp_path, CONFIG) as writer:
+    with AsyncCheckpointer(tmp_path, CONFIG) as writer:
         writer.save(1, weights, state(1))
         threading.Timer(0.2, gate.set).start()
         writer.save(2, weights, state(2))
@@ -65,7 +65,7 @@ def test_a_second_save_waits_for_the_first(tmp_path, weights, gate):
 
 
 def test_a_save_that_others_would_wait_for_is_left_out_while_the_disk_is_busy(tmp_path, weights, gate, capsys):
-    with Writer(tmp_path, CONFIG, patience=0.1) as writer:
+    with AsyncCheckpointer(tmp_path, CONFIG, patience=0.1) as writer:
         writer.save(1, weights, state(1))
         writer.save(2, weights, state(2))
         assert "step 2 is not saved: the disk is still busy" in capsys.readouterr().err
@@ -76,7 +76,7 @@ def test_a_save_that_others_would_wait_for_is_left_out_while_the_disk_is_busy(tm
 
 
 def test_sizes_and_times_are_told_once_and_stay_in_the_record(tmp_path, weights):
-    with Writer(tmp_path, CONFIG) as writer:
+    with AsyncCheckpointer(tmp_path, CONFIG) as writer:
         assert set(writer.row().values()) == {None}
         writer.finish(7, weights, state(7))
         told, row = writer.news(), writer.row()
@@ -90,12 +90,12 @@ def test_sizes_and_times_are_told_once_and_stay_in_the_record(tmp_path, weights)
 
 
 def test_the_last_step_is_not_written_twice(tmp_path, weights, monkeypatch):
-    with Writer(tmp_path, CONFIG) as writer:
+    with AsyncCheckpointer(tmp_path, CONFIG) as writer:
         writer.save(1, weights, state(1))
         writer.settle()
         monkeypatch.setattr(checkpoint, "save", None)
         writer.finish(1, weights, state(1))
-    with Writer(tmp_path, CONFIG, saved=tmp_path / "." / "step-1") as writer:
+    with AsyncCheckpointer(tmp_path, CONFIG, saved=tmp_path / "." / "step-1") as writer:
         writer.finish(1, weights, state(1))
 
 
@@ -108,7 +108,7 @@ def test_a_full_disk_is_a_warning_and_then_there_is_room(tmp_path, weights, monk
         write_all(*arguments)
 
     monkeypatch.setattr(checkpoint, "write", write)
-    with Writer(tmp_path, CONFIG) as writer:
+    with AsyncCheckpointer(tmp_path, CONFIG) as writer:
         writer.save(1, weights, state(1))
         writer.save(2, weights, state(2))  # hears of the first
         err = capsys.readouterr().err
@@ -131,7 +131,7 @@ def test_the_next_save_tries_again(tmp_path, weights, monkeypatch, capsys):
         write_all(*arguments)
 
     monkeypatch.setattr(checkpoint, "write", write)
-    with Writer(tmp_path, CONFIG) as writer:
+    with AsyncCheckpointer(tmp_path, CONFIG) as writer:
         writer.save(1, weights, state(1))
         writer.save(2, weights, state(2))
         writer.settle()
@@ -143,7 +143,7 @@ def test_the_next_save_tries_again(tmp_path, weights, monkeypatch, capsys):
 @pytest.mark.parametrize("part", ["weights", "moments"])
 def test_what_is_not_finite_is_never_written(tmp_path, weights, part, value):
     moments = state(2)
-    with Writer(tmp_path, CONFIG) as writer:
+    with AsyncCheckpointer(tmp_path, CONFIG) as writer:
         writer.save(1, weights, state(1))
         (weights["w"] if part == "weights" else moments["optimizer"]["state"][0]["m"])[..., -1] = value
         with pytest.raises(NotFinite):
@@ -152,7 +152,7 @@ def test_what_is_not_finite_is_never_written(tmp_path, weights, part, value):
 
 
 def test_any_other_error_is_raised(tmp_path, weights):
-    with Writer(tmp_path, CONFIG) as writer:
+    with AsyncCheckpointer(tmp_path, CONFIG) as writer:
         writer.save(1, weights | {"bad": torch.zeros(1, dtype=torch.complex64)}, state(1))
         with pytest.raises(KeyError):
             writer.settle()

@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import torch
 
-from engine import checkpoint
-from engine.presets import PRESETS
-from engine.runs import Config
-from model import AMDIM, EncoderConfig
-from pipeline.recipe_file import as_fields
-from pipeline.recipes import RECIPES
+from amdim.engine import checkpoint
+from amdim.engine.presets import PRESETS
+from amdim.engine.runs import Config
+from amdim.model import AMDIM, EncoderConfig
+from amdim.pipeline.augment.recipe_file import as_fields
+from amdim.pipeline.augment.recipes import RECIPES
 
 NET = EncoderConfig(32, 8, 48, 1, use_bn=True)
 

@@ -5,11 +5,11 @@ import json
 import pytest
 from rich.console import Console
 
-from errors import UsageError
-from evaluation.compare import compare, picture
-from evaluation.features_file import write_features
-from evaluation.options import runs_to_compare
-from evaluation.record import read_record, read_results, top1
+from amdim.errors import UsageError
+from amdim.evaluation.compare_runs import compare, picture
+from amdim.evaluation.eval_options import runs_to_compare
+from amdim.evaluation.export_features import write_features
+from amdim.evaluation.run_record import read_record, read_results, top1
 
 ROW = {"loss": 3.0, "loss_1t5": 1.0, "loss_1t7": 1.5, "loss_5t5": 0.5, "linear_top1": None, "mlp_top1": None}
 

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from engine import checkpoint
-from engine.checkpoint import Checkpoint
-from engine.presets import PRESETS
-from engine.runs import Config
-from errors import UsageError, UserError
-from evaluation.contenders import weights_of
-from evaluation.export import WRITERS, export
-from model import Encoder, EncoderConfig, load_encoder
-from pipeline.recipe_file import as_fields
-from pipeline.recipes import RECIPES
+from amdim.engine import checkpoint
+from amdim.engine.checkpoint import Checkpoint
+from amdim.engine.presets import PRESETS
+from amdim.engine.runs import Config
+from amdim.errors import UsageError, UserError
+from amdim.evaluation.export import WRITERS, export
+from amdim.evaluation.feature_extractors import weights_of
+from amdim.model import Encoder, EncoderConfig, load_encoder
+from amdim.pipeline.augment.recipe_file import as_fields
+from amdim.pipeline.augment.recipes import RECIPES
 from tests.commands import little_room
 
 
@@ -147,7 +147,7 @@ def test_onnx_with_its_weights_beside_it(saved, encoder, images, tmp_path, monke
     """As of models beyond what one file of ONNX may hold."""
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    monkeypatch.setattr("evaluation.export.PROTOBUF_LIMIT", 1)
+    monkeypatch.setattr("amdim.evaluation.export.PROTOBUF_LIMIT", 1)
     written = export(saved, tmp_path, tmp_path / "encoder.onnx", averaged=False)
     assert sorted(path.name for path in written) == [f"encoder.onnx{suffix}" for suffix in ("", ".data", ".json", ".md")]
     session = onnxruntime.InferenceSession(str(tmp_path / "encoder.onnx"))

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from errors import UserError
-from evaluation import features, linear
-from evaluation.features import labelled
-from evaluation.files import Files
-from evaluation.knn import train_knn
-from evaluation.mlp import train_mlp
+from amdim.errors import UserError
+from amdim.evaluation import features
+from amdim.evaluation.feature_cache import FeatureCache
+from amdim.evaluation.features import labelled
+from amdim.evaluation.probes import linear
+from amdim.evaluation.probes.knn import train_knn
+from amdim.evaluation.probes.mlp import train_mlp
 
 
 def fill(files, name="a"):
@@ -27,18 +28,18 @@ EXPECTED = torch.arange(12.0).half().view(1, 4, 3)
 
 
 def test_what_is_not_kept_has_no_name(tmp_path):
-    files = Files(tmp_path / "features", keep=False)
+    files = FeatureCache(tmp_path / "features", keep=False)
     with files.new("a", (1, 4, 3)) as array:
         assert list(tmp_path.iterdir()) == []  # nothing for a killed process to leave
         array[:] = np.arange(12).reshape(1, 4, 3)
     assert torch.equal(files.find("a"), EXPECTED)
     assert list(tmp_path.iterdir()) == []
-    assert Files(tmp_path / "features", keep=False).find("a") is None
+    assert FeatureCache(tmp_path / "features", keep=False).find("a") is None
 
 
 def test_what_is_kept_is_found_and_outlives_its_file(tmp_path):
-    fill(Files(tmp_path / "features", keep=True))
-    later = Files(tmp_path / "features", keep=False)
+    fill(FeatureCache(tmp_path / "features", keep=True))
+    later = FeatureCache(tmp_path / "features", keep=False)
     assert torch.equal(later.find("a"), EXPECTED)
     (tmp_path / "features" / "a.npy").unlink()
     assert torch.equal(later.find("a"), EXPECTED)
@@ -46,7 +47,7 @@ def test_what_is_kept_is_found_and_outlives_its_file(tmp_path):
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_what_was_not_finished_is_not_there(tmp_path, keep):
-    files = Files(tmp_path / "features", keep)
+    files = FeatureCache(tmp_path / "features", keep)
     with pytest.raises(RuntimeError), files.new("a", (1, 4, 3)):
         raise RuntimeError
     assert files.find("a") is None
@@ -57,8 +58,8 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("evaluation.files.os.posix_fallocate", full)
-    files = Files(tmp_path / "features", keep=False)
+    monkeypatch.setattr("amdim.evaluation.feature_cache.os.posix_fallocate", full)
+    files = FeatureCache(tmp_path / "features", keep=False)
     with pytest.raises(UserError, match=f"{tmp_path}: the disk is full, with 2.0 GB wanted"), files.new("a", (1, 1000, 10**6)):
         pass
     assert files.find("a") is None
@@ -74,7 +75,7 @@ def test_probes_of_a_large_file_take_little_memory(probe, tmp_path, monkeypatch)
     monkeypatch.setattr(features, "KEPT", 0)  # as if they were beyond what a probe may hold
     monkeypatch.setattr(linear, "ITERATIONS", 5)
     monkeypatch.setattr(linear, "PENALTIES", (1e-1,))
-    few, many = (features_of(n, Files(tmp_path, keep=False)) for n in (2_000, 250_000))
+    few, many = (features_of(n, FeatureCache(tmp_path, keep=False)) for n in (2_000, 250_000))
     TRAINERS[probe](few, 10, torch.device("cpu"))  # what libraries load when they are first used is not meant
     with growth() as grown:
         fitted = TRAINERS[probe](many, 10, torch.device("cpu"))

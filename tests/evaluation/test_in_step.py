@@ -7,29 +7,29 @@ import pytest
 import torch
 from rich.console import Console
 
-from engine.launch import Place
-from engine.peers import Peers
-from engine.precision import Precision
-from errors import UsageError, UserError
-from evaluation import finetune, in_step, paper
-from evaluation.contenders import Contender
-from evaluation.extract import BATCH, Images, extract, sweep
-from evaluation.features import collect, pixels, represent
-from evaluation.files import Files
-from evaluation.probing import longer
-from model import Encoder, EncoderConfig
-from pipeline import RECIPES, TwoViewLoader
-from pipeline.shard_set import ShardSet
+from amdim.engine.distributed.dist_env import DistEnv
+from amdim.engine.distributed.rank_coordinator import RankCoordinator
+from amdim.engine.precision import Precision
+from amdim.errors import UsageError, UserError
+from amdim.evaluation.extract_features import BATCH, EvalData, extract, sweep
+from amdim.evaluation.feature_cache import FeatureCache
+from amdim.evaluation.feature_extractors import FeatureExtractor
+from amdim.evaluation.features import collect, pixels, represent
+from amdim.evaluation.probes import finetune, paper_protocol, supervised
+from amdim.evaluation.run_probes import longer
+from amdim.model import Encoder, EncoderConfig
+from amdim.pipeline import RECIPES, TwoViewLoader
+from amdim.pipeline.dataset import ShardedDataset
 from tests.model.ranks import in_ranks
 
 CPU, EXACT = torch.device("cpu"), Precision(None, "exact")
 RECIPE = replace(RECIPES["cifar32"], crop="resized", area=(0.5, 1.0))
 ALL = torch.ones(2, dtype=torch.bool)  # classes that have training images
-PIXELS = Contender("pixels", pixels, 3072, "")
+PIXELS = FeatureExtractor("pixels", pixels, 3072, "")
 
 
 def images(data, rank=0, world=1):
-    return Images(ShardSet(data), RECIPE, Place(rank, world, CPU, rank, world), Peers(), Console(quiet=True))
+    return EvalData(ShardedDataset(data), RECIPE, DistEnv(rank, world, CPU, rank, world), RankCoordinator(), Console(quiet=True))
 
 
 def features_of(encoder, seen):
@@ -39,11 +39,11 @@ def features_of(encoder, seen):
 
 def paper_logits(data, world=1):
     """Of both classifiers after two epochs, on 5 images."""
-    from model.collectives import rank
+    from amdim.model.collectives import rank
 
     seen = images(data, rank(), world)
-    loader = in_step.training_views(seen, RECIPE, torch.ones(96, dtype=torch.bool), 32)
-    found = paper.train_paper(seen, loader, [PIXELS], ["linear", "mlp"], 2, paper.length("x", 2), EXACT)
+    loader = supervised.training_views(seen, RECIPE, torch.ones(96, dtype=torch.bool), 32)
+    found = paper_protocol.train_paper(seen, loader, [PIXELS], ["linear", "mlp"], 2, paper_protocol.length("x", 2), EXACT)
     x = torch.randn(5, 3072, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         return torch.cat([found["pixels", name](x) for name in ("linear", "mlp")])
@@ -51,12 +51,12 @@ def paper_logits(data, world=1):
 
 def tuned(data, world=1):
     """Scores and the loss's path are functions of the weights: these after one epoch, and logits of the test split."""
-    from model.collectives import rank
+    from amdim.model.collectives import rank
 
     seen = images(data, rank(), world)
     torch.manual_seed(0)
     encoder = Encoder(EncoderConfig(32, 4, 24, 1))
-    loader = in_step.training_views(seen, RECIPE, torch.ones(96, dtype=torch.bool), 32)
+    loader = supervised.training_views(seen, RECIPE, torch.ones(96, dtype=torch.bool), 32)
     train = features_of(encoder, images(data)) if rank() == 0 else None
     model = finetune.fine_tune(seen, loader, encoder, 2, 1, 1e-3, EXACT, train)
     scores = finetune.test(seen, model, 2, EXACT, ALL, "val")
@@ -84,7 +84,7 @@ def test_fine_tuning_moves_the_encoder_and_learns(photo_set):
     before = encoder.to_7[0][0].weight.detach().clone()
     seen = images(photo_set)
     train = features_of(encoder, seen)
-    loader = in_step.training_views(seen, finetune.gentle(RECIPE), torch.arange(96) < 32, 16)
+    loader = supervised.training_views(seen, finetune.gentle(RECIPE), torch.arange(96) < 32, 16)
     model = finetune.fine_tune(seen, loader, encoder, 2, 40, 3e-3, EXACT, train.only(torch.arange(32)))
     assert not torch.equal(encoder.to_7[0][0].weight, before)
     model.eval()
@@ -94,9 +94,9 @@ def test_fine_tuning_moves_the_encoder_and_learns(photo_set):
 
 
 def test_a_training_that_diverges_ends_where_its_loss_is_looked_at(photo_set, monkeypatch):
-    monkeypatch.setattr(in_step, "EVERY", 0)
+    monkeypatch.setattr(supervised, "EVERY", 0)
     seen = images(photo_set)
-    loader = in_step.training_views(seen, RECIPE, torch.ones(96, dtype=torch.bool), 32)
+    loader = supervised.training_views(seen, RECIPE, torch.ones(96, dtype=torch.bool), 32)
     encoder = Encoder(EncoderConfig(32, 4, 24, 1))
     with pytest.raises(UserError, match=r"no number any more at step .* lower --finetune-lr"):
         finetune.fine_tune(seen, loader, encoder, 2, 100, 1e30, EXACT)
@@ -127,7 +127,7 @@ def test_it_is_tuned_on_larger_boxes_and_true_colours():
 def test_a_sweep_gives_every_image_once_in_order(photo_set):
     loader = images(photo_set).loader("val")
     loader.batch = 10
-    found = torch.cat([views[0][0] for _, views in sweep(loader, [PIXELS], Peers())])
+    found = torch.cat([views[0][0] for _, views in sweep(loader, [PIXELS], RankCoordinator())])
     whole = torch.cat([pixels(x) for x, _ in images(photo_set).loader("val")])
     assert torch.equal(found, whole)
     assert BATCH > 24
@@ -135,12 +135,12 @@ def test_a_sweep_gives_every_image_once_in_order(photo_set):
 
 def extracted(data, scratch, world=1):
     """Pixels of the centre and of 3 augmented views of each training image, by batches of 10: five rounds of two ranks."""
-    from model.collectives import rank
+    from amdim.model.collectives import rank
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("evaluation.extract.BATCH", 10)
+        patch.setattr("amdim.evaluation.extract_features.BATCH", 10)
         seen = images(data, rank(), world)
-        found = extract(seen, "train", [PIXELS], 3, Files(scratch / f"{world}-{rank()}", False))
+        found = extract(seen, "train", [PIXELS], 3, FeatureCache(scratch / f"{world}-{rank()}", False))
     return [x.clone() for x in found]
 
 
@@ -166,7 +166,7 @@ def test_tuned_logits_of_a_test_image_do_not_depend_on_the_others(photo_set, mon
     seen = []
     monkeypatch.setattr(finetune, "tally", lambda pieces, *_: seen.append(torch.cat([x for x, _ in pieces])))
     for batch in (24, 5):
-        monkeypatch.setattr("evaluation.extract.BATCH", batch)
+        monkeypatch.setattr("amdim.evaluation.extract_features.BATCH", batch)
         model.train()
         finetune.test(images(photo_set), model, 2, EXACT, ALL, "val")
     assert seen[0].std() > 0.1
@@ -178,8 +178,8 @@ def test_a_paper_classifier_does_not_depend_on_those_beside_it(photo_set):
 
     def weights(contenders, probes):
         seen = images(photo_set)
-        loader = in_step.training_views(seen, RECIPE, torch.ones(96, dtype=torch.bool), 32)
-        found = paper.train_paper(seen, loader, contenders, probes, 2, paper.length("x", 1), EXACT)
+        loader = supervised.training_views(seen, RECIPE, torch.ones(96, dtype=torch.bool), 32)
+        found = paper_protocol.train_paper(seen, loader, contenders, probes, 2, paper_protocol.length("x", 1), EXACT)
         return found["pixels", "mlp"].state_dict()
 
     with_others = weights([PIXELS._replace(name="others"), PIXELS], ["linear", "mlp"])
@@ -189,8 +189,8 @@ def test_a_paper_classifier_does_not_depend_on_those_beside_it(photo_set):
 
 def test_the_papers_classifiers_take_each_test_image_by_itself(photo_set):
     seen = images(photo_set)
-    loader = in_step.training_views(seen, RECIPE, torch.ones(96, dtype=torch.bool), 32)
-    found = paper.train_paper(seen, loader, [PIXELS], ["linear", "mlp"], 2, paper.length("x", 1), EXACT)
+    loader = supervised.training_views(seen, RECIPE, torch.ones(96, dtype=torch.bool), 32)
+    found = paper_protocol.train_paper(seen, loader, [PIXELS], ["linear", "mlp"], 2, paper_protocol.length("x", 1), EXACT)
     x = torch.randn(6, 3072)
     with torch.no_grad():
         for classify in found.values():
@@ -201,8 +201,8 @@ def test_the_papers_classifiers_take_each_test_image_by_itself(photo_set):
 def test_the_papers_classifiers_learn(photo_set):
     """To name the classes of the centres of images of which they saw other views."""
     seen = images(photo_set)
-    loader = in_step.training_views(seen, RECIPE, torch.ones(96, dtype=torch.bool), 16)
-    found = paper.train_paper(seen, loader, [PIXELS], ["linear", "mlp"], 2, paper.length("x", 40), EXACT)
+    loader = supervised.training_views(seen, RECIPE, torch.ones(96, dtype=torch.bool), 16)
+    found = paper_protocol.train_paper(seen, loader, [PIXELS], ["linear", "mlp"], 2, paper_protocol.length("x", 40), EXACT)
     x, y = next(iter(seen.loader("train")))
     with torch.no_grad():
         for classify in found.values():
@@ -210,9 +210,9 @@ def test_the_papers_classifiers_learn(photo_set):
 
 
 def test_the_papers_rate_rises_and_falls_at_the_milestones():
-    rates = [paper.schedule((0.5, 0.75), step, 8000) for step in (0, 499, 3999, 4000, 5999, 6000, 7999)]
+    rates = [paper_protocol.schedule((0.5, 0.75), step, 8000) for step in (0, 499, 3999, 4000, 5999, 6000, 7999)]
     assert rates == pytest.approx([1 / 500, 1, 1, 0.2, 0.2, 0.04, 0.04])
-    assert paper.schedule((0.5, 0.75), 9, 100) == 1
+    assert paper_protocol.schedule((0.5, 0.75), 9, 100) == 1
 
 
 def test_only_kept_images_are_drawn(photo_set):
@@ -226,18 +226,18 @@ def test_only_kept_images_are_drawn(photo_set):
 
 def test_too_few_images_for_the_ranks_are_told(photo_set):
     with pytest.raises(UsageError, match="3 labelled training images are too few for 2 ranks"):
-        in_step.training_views(images(photo_set, world=2), RECIPE, torch.arange(96) < 3, 32)
+        supervised.training_views(images(photo_set, world=2), RECIPE, torch.arange(96) < 3, 32)
 
 
 @pytest.mark.parametrize(("n", "batch"), [(96, 32), (64, 32), (63, 16), (48, 16), (16, 8)])
 def test_few_images_are_the_same_batches_for_any_usual_number_of_ranks(photo_set, n, batch):
-    assert {in_step.batch_for(images(photo_set, world=world), n, 32) for world in (1, 2, 4, 8)} == {batch}
+    assert {supervised.batch_for(images(photo_set, world=world), n, 32) for world in (1, 2, 4, 8)} == {batch}
 
 
 def test_lengths_are_the_originals_and_shrink_less_than_labels():
-    assert paper.length("cifar10", None) == (120, (80 / 120, 110 / 120))
-    assert paper.length("imagenet", None).epochs == paper.length("mine", None).epochs == 30
-    assert paper.length("places205", 3) == (3, (7 / 15, 12 / 15))
+    assert paper_protocol.length("cifar10", None) == (120, (80 / 120, 110 / 120))
+    assert paper_protocol.length("imagenet", None).epochs == paper_protocol.length("mine", None).epochs == 30
+    assert paper_protocol.length("places205", 3) == (3, (7 / 15, 12 / 15))
     assert longer(10, 0.01) == pytest.approx(100)
 
 

@@ -8,15 +8,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from engine import precision
-from evaluation import features, knn, mlp
-from evaluation.axes import Axes, principal_axes, survey, surveyed
-from evaluation.features import Labelled, Scaled, collect, fit_scaler, labelled, pixels, represent
-from evaluation.knn import train_knn
-from evaluation.linear import choose_penalty, fit, logits, objective, train_linear
-from evaluation.mlp import train_mlp
-from evaluation.scores import score
-from model import Encoder, EncoderConfig
+from amdim.engine import precision
+from amdim.evaluation import features
+from amdim.evaluation.features import LabeledFeatures, Scaled, collect, fit_scaler, labelled, pixels, represent
+from amdim.evaluation.probes import knn, mlp
+from amdim.evaluation.probes.classification_metrics import score
+from amdim.evaluation.probes.knn import train_knn
+from amdim.evaluation.probes.linear import choose_penalty, fit, logits, objective, train_linear
+from amdim.evaluation.probes.mlp import train_mlp
+from amdim.evaluation.probes.whitening import Axes, principal_axes, survey, surveyed
+from amdim.model import Encoder, EncoderConfig
 
 CPU = torch.device("cpu")
 TRAINERS = {"linear": train_linear, "mlp": partial(train_mlp, epochs=10), "knn": train_knn}
@@ -77,7 +78,7 @@ def test_features_of_an_image_do_not_depend_on_the_other_test_images():
 def test_pieces_of_a_file_give_the_numbers_of_one_piece_in_memory(probe, monkeypatch):
     train, test = blobs(100, 0, spread=1.5, views=2), blobs(100, 1, spread=1.5)
     monkeypatch.setattr(mlp, "BLOCK", 100)  # decides the order
-    monkeypatch.setattr("evaluation.linear.PENALTIES", (1e-2,))  # lighter ones magnify rounding
+    monkeypatch.setattr("amdim.evaluation.probes.linear.PENALTIES", (1e-2,))  # lighter ones magnify rounding
     whole = TRAINERS[probe](train, 4, CPU).classify(test.x[0])
     monkeypatch.setattr(features, "PIECE", 7)
     monkeypatch.setattr(features, "KEPT", 0)
@@ -103,7 +104,7 @@ def test_a_set_that_is_sorted_by_class_is_seen_in_a_mixed_order(monkeypatch):
 
 
 def test_axes_are_of_samples_from_all_over_the_set(monkeypatch):
-    monkeypatch.setattr("evaluation.axes.SURVEYED", 640)
+    monkeypatch.setattr("amdim.evaluation.probes.whitening.SURVEYED", 640)
     places = torch.arange(3, 2 * 5000)
     found = surveyed(places)
     assert len(found.unique()) == len(found) == 640 - 64 + (len(places) - 1) % 64 + 1
@@ -125,7 +126,7 @@ def test_unlabelled_images_change_nothing(probe):
 def test_views_of_an_image_are_held_out_together(monkeypatch):
     """What chooses the penalty is no view of an image that was trained on."""
     seen = []
-    monkeypatch.setattr(Labelled, "only", lambda self, mask: seen.append(mask) or self._replace(rows=self.rows[mask]))
+    monkeypatch.setattr(LabeledFeatures, "only", lambda self, mask: seen.append(mask) or self._replace(rows=self.rows[mask]))
     train = blobs(60, 0, views=3)
     choose_penalty(train, 4, CPU, *survey(train, CPU))
     assert len(seen) == 10
@@ -182,7 +183,7 @@ def test_nearly_dependent_features_are_fitted_in_few_passes(monkeypatch):
     plain[:, 0] += 4 * y
     mixed = plain @ torch.randn(8, 8, generator=generator) * 1e-3 + torch.randn(500, 1, generator=generator)
     train = Scaled(labelled(mixed, y), lambda x: x, CPU)
-    monkeypatch.setattr("evaluation.linear.ITERATIONS", 20)
+    monkeypatch.setattr("amdim.evaluation.probes.linear.ITERATIONS", 20)
     along, plain_axes = principal_axes(mixed), Axes(torch.ones(8), torch.eye(8))
     right = [(logits(fit(torch.zeros(9, 2), train, 1e-9, axes), mixed).argmax(1) == y) for axes in (along, plain_axes)]
     assert right[0].float().mean() > 0.95 > right[1].float().mean()

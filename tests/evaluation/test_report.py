@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from engine import checkpoint, runs
-from errors import UsageError, UserError
-from evaluation.contenders import weights_of
-from evaluation.report.collect import collect
-from evaluation.report.write import write_report
-from pipeline.remote import find_set
-from pipeline.shard_set import ShardSet
+from amdim.engine import checkpoint, runs
+from amdim.errors import UsageError, UserError
+from amdim.evaluation.feature_extractors import weights_of
+from amdim.evaluation.report.html import write_report
+from amdim.evaluation.report.report_data import collect
+from amdim.pipeline.dataset import ShardedDataset
+from amdim.pipeline.remote_dataset import open_dataset
 from tests import browser, endpoints
 from tests.conftest import build
 from tests.evaluation.made_run import make_run, result, row
@@ -111,7 +111,7 @@ def test_pictures_of_another_set_are_not_what_was_trained(photo_set, tmp_path):
 def test_images_at_a_url_come_once(photo_set, tmp_path):
     with endpoints.serving(photo_set.parent) as server:
         run = make_run(tmp_path / "run", f"{server.url}/{photo_set.name}", 2)
-        text = write_report(run, None, CPU, find=partial(find_set, cache_dir=tmp_path / "cache")).read_text()
+        text = write_report(run, None, CPU, find=partial(open_dataset, cache_dir=tmp_path / "cache")).read_text()
         assert server.requests["train-00000.tar"] == server.requests["val-00000.tar"] == 1
     assert {"pairs", "neighbours", "map", "scores"} <= set(sections(text))
     away = make_run(tmp_path / "away", f"file-server://{server.server_port}/photos", 2)
@@ -210,7 +210,7 @@ def awkward(tmp_path_factory):
     run = make_run(tmp_path / "run", data, 4)
     rows = [row(20 * n, slow=400) | {"images_per_s": 12_345.0} for n in range(1, 1001)]
     (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    classes = ShardSet(data).manifest.classes
+    classes = ShardedDataset(data).manifest.classes
     (run / "eval-linear.json").write_text(json.dumps(result("linear", classes)))
     return run, page_of(run)
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.receptive import FIELDS
-from evaluation.report import neighbours as report_neighbours
-from evaluation.report import scores as report_scores
-from evaluation.report.chart import Line, chart, ticks
-from evaluation.report.curves import begun
-from evaluation.report.facts import duration
-from evaluation.report.neighbours import look_up, votes
-from evaluation.report.probes import confusion
-from evaluation.report.projection import flatten
+from amdim.evaluation.report import neighbours as report_neighbours
+from amdim.evaluation.report import score_maps as report_scores
+from amdim.evaluation.report.chart import Line, chart, ticks
+from amdim.evaluation.report.neighbours import look_up, votes
+from amdim.evaluation.report.probe_tables import confusion
+from amdim.evaluation.report.projection import flatten
+from amdim.evaluation.report.run_summary import duration
+from amdim.evaluation.report.training_charts import begun
+from amdim.evaluation.segmentation.receptive_field import FIELDS
 from tests.evaluation.made_run import row
 
 

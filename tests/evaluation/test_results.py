@@ -3,8 +3,8 @@
 import pytest
 from rich.console import Console
 
-from evaluation import results
-from evaluation.record import way
+from amdim.evaluation import results
+from amdim.evaluation.run_record import way
 from tests.evaluation.made_run import result
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from errors import UserError
-from evaluation.scores import CONFUSION, tally, wilson
+from amdim.errors import UserError
+from amdim.evaluation.probes.classification_metrics import CONFUSION, tally, wilson
 
 
 def test_no_image_is_taken_for_a_class_without_training_images():

@@ -8,22 +8,22 @@ import pytest
 import torch
 from PIL import Image
 
-from evaluation.agreement import best_iou, choose_foreground, iou, join, overlap
-from evaluation.masks import read_masks
-from evaluation.receptive import FIELDS, pool, upsample
-from evaluation.segmenters import Seen, mixture_posterior, segmenters
-from model.encoder import Encoder, EncoderConfig
-from pipeline import RECIPES
-from shards import shapes
-from shards.build import build
-from shards.store import encode_png
+from amdim.evaluation.segmentation.masks import read_masks
+from amdim.evaluation.segmentation.receptive_field import FIELDS, pool, upsample
+from amdim.evaluation.segmentation.segmentation_metrics import best_iou, choose_foreground, iou, join, overlap
+from amdim.evaluation.segmentation.segmenters import Seen, mixture_posterior, segmenters
+from amdim.model.encoder import Encoder, EncoderConfig
+from amdim.pipeline import RECIPES
+from amdim.shards.build import build
+from amdim.shards.images.encode import encode_png
+from amdim.shards.shapes import renderer
 from tests.test_train import run
 
 
 @pytest.fixture(scope="module")
 def set_with_masks(tmp_path_factory):
     out = tmp_path_factory.mktemp("sets") / "shapes"
-    source = shapes.source(0, {"train": 60, "val": 20})
+    source = renderer.source(0, {"train": 60, "val": 20})
     build(source, out, seed=0, workers=1, max_rejected=0.0, overwrite=False, show=lambda _: None)
     return out
 
@@ -63,7 +63,7 @@ def test_laid_out_memberships_still_sum_to_one():
 def test_masks_are_those_that_were_drawn(set_with_masks):
     masks = read_masks(set_with_masks, "val", RECIPES["shapes32"])
     assert masks.shape == (20, 64, 64)
-    drawn = {shapes.render(shapes.draw(0, "val", index))[1].tobytes() for index in range(20)}
+    drawn = {renderer.render(renderer.draw(0, "val", index))[1].tobytes() for index in range(20)}
     assert {(mask.numpy() * np.uint8(255)).tobytes() for mask in masks} == drawn
     torch.testing.assert_close(read_masks(set_with_masks, "val", RECIPES["shapes32"], 7), masks[:7])
     centre = read_masks(set_with_masks, "val", RECIPES["stl64"])  # shows the middle 64 of 70 pixels

@@ -2,7 +2,7 @@
 
 import torch
 
-from evaluation.split import FEW, HELD_OUT, few, held_out
+from amdim.evaluation.probes.stratified_subset import FEW, HELD_OUT, held_out, stratified_subset
 
 
 def test_a_tenth_of_each_class_is_held_out():
@@ -21,20 +21,20 @@ def test_few_images_take_turns():
 
 def test_few_labels_are_as_many_of_each_class():
     labels = torch.arange(1000) % 10
-    chosen = few(labels, 0.1)
+    chosen = stratified_subset(labels, 0.1)
     assert torch.bincount(labels[chosen]).tolist() == [10] * 10
-    assert torch.equal(chosen, few(labels, 0.1))
-    assert set(few(labels, 0.01).tolist()) < set(chosen.tolist())
+    assert torch.equal(chosen, stratified_subset(labels, 0.1))
+    assert set(stratified_subset(labels, 0.01).tolist()) < set(chosen.tolist())
 
 
 def test_a_rare_class_gives_what_it_has_and_none_is_left_out():
     labels = torch.tensor([0] * 990 + [1] * 10)
-    assert torch.bincount(labels[few(labels, 0.5)]).tolist() == [250, 10]
-    assert torch.bincount(labels[few(labels, 0.0001)]).tolist() == [1, 1]
+    assert torch.bincount(labels[stratified_subset(labels, 0.5)]).tolist() == [250, 10]
+    assert torch.bincount(labels[stratified_subset(labels, 0.0001)]).tolist() == [1, 1]
 
 
 def test_names_without_an_image_take_no_share():
     """Sparse ids, as of tars without a list of classes."""
     labels = torch.tensor([3, 700]).repeat(500)
-    assert len(few(labels, 0.1)) == 100
-    assert len(few(labels[:0], 0.1)) == 0
+    assert len(stratified_subset(labels, 0.1)) == 100
+    assert len(stratified_subset(labels[:0], 0.1)) == 0

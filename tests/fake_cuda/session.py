@@ -25,13 +25,13 @@ import torch  # noqa: E402
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-import train  # noqa: E402
-from engine.launch import Place  # noqa: E402
-from engine.peers import Peers  # noqa: E402
-from engine.presets import PRESETS  # noqa: E402
-from engine.runs import Config  # noqa: E402
-from engine.writer import Writer  # noqa: E402
-from pipeline import Views  # noqa: E402
+from amdim import train  # noqa: E402
+from amdim.engine.async_checkpointer import AsyncCheckpointer  # noqa: E402
+from amdim.engine.distributed.dist_env import DistEnv  # noqa: E402
+from amdim.engine.distributed.rank_coordinator import RankCoordinator  # noqa: E402
+from amdim.engine.presets import PRESETS  # noqa: E402
+from amdim.engine.runs import Config  # noqa: E402
+from amdim.pipeline import Views  # noqa: E402
 
 CUDA, BATCH = torch.device("cuda", 0), 6
 
@@ -130,7 +130,7 @@ for name in ("adamw", "lamb", "lars"):
 def make_trainer(preset, amp):
     config = Config("data", preset, PRESETS[preset], 100, 0, amp, "10m", compiled="off")
     with CUDA:
-        return train.Trainer(config, Loader(config.settings.encoder.size), Place(0, 1, CUDA))
+        return train.Trainer(config, Loader(config.settings.encoder.size), DistEnv(0, 1, CUDA))
 
 
 def after(module, act):
@@ -157,7 +157,9 @@ def fit(preset, amp, fault):
         stop = SimpleNamespace(code=None)
         try:
             with Transfers():
-                train.fit(trainer, Path(run), progress, stop, lambda _: False, Peers(), Writer(Path(run), {}))
+                train.fit(
+                    trainer, Path(run), progress, stop, lambda _: False, RankCoordinator(), AsyncCheckpointer(Path(run), {})
+                )
         except Exception as error:
             seen |= {"raised": type(error).__name__, "says": str(error), "where": where(error)}
         weights = list(trainer.model.parameters())
@@ -242,7 +244,7 @@ def counted(trainer):
     trainer.config = replace(trainer.config, steps=4 * every)
     trainer.meter.read = waiting("read", {"images_per_s": 1.0})
     trainer.scale, trainer.rates, trainer.watch.check = waiting("scale", {}), lambda _: {}, check_counted
-    train.pairs.picture, train.Logs = (
+    train.view_grid.picture, train.MetricsLogger = (
         picture,
         lambda *_: SimpleNamespace(write=lambda _: None, write_pairs=lambda *_: None, flush=lambda: None),
     )
@@ -262,5 +264,5 @@ if __name__ == "__main__":
     by_name = {fault.__name__: fault for fault in FAULTS}
     for case in sys.argv[3:]:
         preset, amp, form, fault = case.split(",")
-        sys.modules["model.partition"].chosen = lambda device, form=form: (form, f"this case's, on {device}")
+        sys.modules["amdim.model.streaming_nce"].chosen = lambda device, form=form: (form, f"this case's, on {device}")
         print(json.dumps(fit(preset, amp, by_name[fault])))

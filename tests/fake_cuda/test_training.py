@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch.utils.cpp_extension import include_paths
 
-from engine.precision import ASKED
+from amdim.engine.precision import ASKED
 
 HERE = Path(__file__).parent
 LOG_EVERY = 3

@@ -27,11 +27,12 @@ from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from pipeline import TwoViewLoader
-from pipeline.recipes import RECIPES
-from shards import manifest, shapes
-from shards.__main__ import app
-from shards.build import build
+from amdim.pipeline import TwoViewLoader
+from amdim.pipeline.augment.recipes import RECIPES
+from amdim.shards import manifest
+from amdim.shards.build import build
+from amdim.shards.cli import app
+from amdim.shards.shapes import renderer
 from tests.golden.inputs import write_inputs
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +55,7 @@ def main(home: Path) -> dict[str, Value]:
         assert result.exit_code == 0, result.output
         found[f"shards: {name}"] = shard_set(out)
     options: dict[str, Any] = {"seed": 0, "workers": 1, "max_rejected": 0.0, "overwrite": False, "show": lambda _: None}
-    build(shapes.source(0, {"train": 640, "val": 160}), home / "sets/shapes", **options)
+    build(renderer.source(0, {"train": 640, "val": 160}), home / "sets/shapes", **options)
     found["shards: shapes"] = shard_set(home / "sets/shapes")
     for name in RECIPES:
         for back_end in ("torch", "dali"):

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from shards import manifest
-from shards.verify import verify
+from amdim.shards import manifest
+from amdim.shards.verify import verify
 from tests.forked import run_forked
 
 ARCHIVE = Path(__file__).with_name("old_run.tar.xz")

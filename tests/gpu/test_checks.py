@@ -5,9 +5,9 @@ from unittest.mock import patch
 
 import pytest
 
+from amdim.model import conv_matmul
 from bench import gpu_check, gpu_commands
-from bench.gpu import Skip
-from model import products
+from bench.gpu_skip import Skip
 
 SMALL = Path(__file__).parent.parent / "small.toml"
 
@@ -24,7 +24,7 @@ def test_on_this_gpu(check):
 def test_the_check_of_the_encoder_compares_what_rounding_leaves_equal():
     """On a CPU, whose products and plain operations it can tell apart no more than a GPU's."""
     by_products = gpu_check.encoded("cpu")
-    with patch.object(products, "serve", lambda _: False):
+    with patch.object(conv_matmul, "serve", lambda _: False):
         plain = gpu_check.encoded("cpu")
     assert 0 < gpu_check.difference(plain, by_products) < 1e-4
 

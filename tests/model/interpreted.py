@@ -8,14 +8,14 @@ import itertools
 import pytest
 import torch
 
+from amdim.model import nce_triton
+from amdim.model.encoder import Features
+from amdim.model.multiscale_nce import multiscale_nce
+from amdim.model.nce_triton import score_gradients, sums
+from amdim.model.streaming_nce import nce_sums
 from bench.original import masked_objective
-from model import partition_triton
-from model.encoder import Features
-from model.nce import multiscale_nce
-from model.partition import partition
-from model.partition_triton import score_gradients, sums
 
-assert partition_triton.INTERPRETED.value, "run with TRITON_INTERPRET=1"
+assert nce_triton.INTERPRETED.value, "run with TRITON_INTERPRET=1"
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Every type at a shape with a seam and a ragged edge in rows, columns and depth; the odd ones in float32.
@@ -101,7 +101,7 @@ def test_clips_and_saturated_scores(clip, scale):
 def test_several_launches_add_up(monkeypatch):
     sources, owner, targets, _ = problem(torch.float32, 20, 11, 25, 8)
     whole = sums(sources, owner, targets, 20.0)
-    monkeypatch.setattr(partition_triton, "PARTIALS", 2)
+    monkeypatch.setattr(nce_triton, "PARTIALS", 2)
     for one, other in zip(whole, sums(sources, owner, targets, 20.0), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=0)
 
@@ -124,18 +124,18 @@ def test_views_and_expanded_gradients():
 def test_float64_is_refused():
     sources, owner, targets, _ = problem(torch.float64, 2, 2, 2, 2)
     with pytest.raises(ValueError, match="implementation='torch'"):
-        partition(sources, owner, targets, 20.0, "triton")
+        nce_sums(sources, owner, targets, 20.0, "triton")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_partition_is_the_same_in_both_forms(dtype, monkeypatch):
     """With several workspaces, the last one smaller."""
-    monkeypatch.setattr(partition_triton, "images_a_tile", lambda *_: 4)
+    monkeypatch.setattr(nce_triton, "images_a_tile", lambda *_: 4)
     sources, owner, targets, upstream = problem(dtype, 30, 10, 25, 48)
     results = []
     for form in ("torch", "triton"):
         inputs = [each.clone().requires_grad_() for each in (sources, targets)]
-        parts = partition(inputs[0], owner, inputs[1], 20.0, form)
+        parts = nce_sums(inputs[0], owner, inputs[1], 20.0, form)
         results.append((parts, torch.autograd.grad(parts, inputs, upstream)))
     for one, other in zip(results[0][0], results[1][0], strict=True):
         torch.testing.assert_close(one, other, rtol=2e-5, atol=0)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from model import amdim_public
+from amdim.model import amdim_public
 from tests.original import Original, save
 
 SHAPES = [(32, 1), (32, 3), (64, 2), (128, 2)]

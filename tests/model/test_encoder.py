@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from model.encoder import Encoder, EncoderConfig
+from amdim.model.encoder import Encoder, EncoderConfig
 
 
 @pytest.mark.parametrize("size", [32, 64, 128])
@@ -64,9 +64,9 @@ def test_residual_branches_start_at_zero_and_heads_near_the_identity():
 
 def test_unit_is_pooling_plus_branch():
     """x -> W2 relu(W1 x) + average pool, zero channels appended: against the formula written out."""
-    from model.encoder import Unit
+    from amdim.model.encoder import ResidualUnit
 
-    unit = Unit(3, 5, 2, 2, use_bn=False).double()
+    unit = ResidualUnit(3, 5, 2, 2, use_bn=False).double()
     torch.nn.init.normal_(unit.conv2.weight)
     x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
     branch = torch.einsum("oc,nchw->nohw", unit.conv2.weight[:, :, 0, 0], torch.relu(unit.conv1(x)))

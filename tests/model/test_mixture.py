@@ -7,11 +7,11 @@ import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.amdim import AMDIM
-from model.encoder import EncoderConfig, Features
-from model.mixture import Mixture, log_scores, mixture_both_ways, mixture_loss, mixture_nce, posterior
-from model.nce import nce
-from model.partition import partition
+from amdim.model.amdim import AMDIM
+from amdim.model.encoder import EncoderConfig, Features
+from amdim.model.mixture import Mixture, log_scores, mixture_both_ways, mixture_loss, mixture_nce, posterior
+from amdim.model.multiscale_nce import nce
+from amdim.model.streaming_nce import nce_sums
 
 
 def naive_scores(sources, targets, clip):
@@ -90,7 +90,7 @@ def test_posterior_of_scores():
 def test_log_scores_are_those_of_the_definition():
     sources, targets = features(4, 3, 5, 7)
     owner = torch.arange(4).repeat_interleave(3)
-    parts = partition(sources.flatten(0, 1), owner, targets, 20.0)
+    parts = nce_sums(sources.flatten(0, 1), owner, targets, 20.0)
     expected, _ = naive_scores(sources, targets, 20.0)
     torch.testing.assert_close(log_scores(parts.negatives, parts.positives).view(4, 3, 5), expected, rtol=1e-12, atol=1e-12)
 

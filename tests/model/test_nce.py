@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from amdim.model import nce_torch
+from amdim.model.encoder import Features
+from amdim.model.multiscale_nce import multiscale_nce, nce
+from amdim.model.streaming_nce import nce_sums
 from bench.masked import masked_nce
 from bench.nce import plain_nce
-from model import partition_torch
-from model.encoder import Features
-from model.nce import multiscale_nce, nce
-from model.partition import partition
 
 
 def naive(sources, targets, clip):
@@ -120,7 +120,7 @@ def test_bfloat16_products_leave_float32_ones_alone():
 
 @pytest.mark.parametrize("B", [3, 4, 5, 17])
 def test_tiles_join_without_a_seam(B, monkeypatch):
-    monkeypatch.setattr(partition_torch, "images_a_tile", lambda *_: 4)
+    monkeypatch.setattr(nce_torch, "images_a_tile", lambda *_: 4)
     sources, targets = pair(B, 2, 7, 2.0)
     ours, theirs = nce(sources, targets), naive(sources, targets, 20.0)
     gradients = [torch.autograd.grad(sum(value), (sources, targets)) for value in (ours, theirs)]
@@ -157,7 +157,7 @@ def test_no_tensor_of_all_scores_is_ever_made():
     leaves = [t.detach().float().requires_grad_() for t in pair(B, L, R, 1.0)]
     with Largest() as seen:
         torch.autograd.grad(sum(nce(*leaves)), leaves)
-    assert B * L * R <= seen.elements <= partition_torch.SCORES_A_TILE < B * B * L / 8
+    assert B * L * R <= seen.elements <= nce_torch.SCORES_A_TILE < B * B * L / 8
 
 
 def test_memory_does_not_hold_the_scores():
@@ -178,7 +178,7 @@ def test_partition_takes_several_sources_of_one_image():
     """Owners say whose locations are left out of a source's negatives."""
     sources, targets = pair(3, 2, 4, 1.0)
     owner = torch.tensor([2, 0, 0])
-    parts = partition(sources, owner, targets, 20.0)
+    parts = nce_sums(sources, owner, targets, 20.0)
     raw = torch.einsum("mr,jlr->mjl", sources, targets) / 2
     shifted = 20 * torch.tanh(raw / 20) - 20
     for m, image in enumerate(owner):

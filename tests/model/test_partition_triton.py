@@ -10,8 +10,8 @@ triton = pytest.importorskip("triton", reason="triton is not installed")
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from model import partition_triton  # noqa: E402
-from model.partition_triton import GRADIENTS, SUMS, images_a_tile, shape_of  # noqa: E402
+from amdim.model import nce_triton  # noqa: E402
+from amdim.model.nce_triton import GRADIENTS, SUMS, images_a_tile, shape_of  # noqa: E402
 from tests.offline import pass_in_the_interpreter, resources  # noqa: E402
 
 KERNELS = {"_sums": SUMS, "_score_gradients": GRADIENTS}  # and their tiles in half precision
@@ -37,8 +37,8 @@ def compiled(name, dtype, arch, aligned_columns):
     """As a launch at R = 2560 would, of which it sees only that R divides by 16, and whether the columns do: those of 64 images
     and 49 locations do, those of the 60 that a rank of 8 has with the paper's presets do not.
     """
-    kernel, shape = getattr(partition_triton, name), shape_of(dtype, KERNELS[name])
-    constants = {"BM": shape.rows, "BN": shape.columns, "BK": shape.depth, "GROUP": partition_triton.GROUP}
+    kernel, shape = getattr(nce_triton, name), shape_of(dtype, KERNELS[name])
+    constants = {"BM": shape.rows, "BN": shape.columns, "BK": shape.depth, "GROUP": nce_triton.GROUP}
     of_inputs = dict.fromkeys(("sources", "targets", "gradients"), "*" + POINTEES[dtype])
     names = kernel.arg_names
     types = {name: ARITHMETIC.get(name, "*fp32") for name in names} | of_inputs | {"owner": "*i64"}

@@ -3,9 +3,9 @@
 import torch
 import torch.nn.functional as F
 
-from model.amdim import AMDIM
-from model.encoder import EncoderConfig
-from model.probe import probe_loss
+from amdim.model.amdim import AMDIM
+from amdim.model.encoder import EncoderConfig
+from amdim.model.probes import probe_loss
 
 TINY = EncoderConfig(32, 4, 24, 1)
 

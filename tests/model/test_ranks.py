@@ -12,10 +12,10 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from model import collectives
-from model.amdim import AMDIM
-from model.batchnorm import GlobalBatchNorm
-from model.encoder import EncoderConfig
+from amdim.model import collectives
+from amdim.model.amdim import AMDIM
+from amdim.model.encoder import EncoderConfig
+from amdim.model.global_batchnorm import GlobalBatchNorm
 from tests.model.ranks import in_ranks
 
 N = 12  # divisible by 2, 3 and 4 ranks
@@ -38,7 +38,7 @@ def batch():
 
 
 def mine(tensor, axis=0):
-    B = N // collectives.world()
+    B = N // collectives.world_size()
     return tensor.narrow(axis, collectives.rank() * B, B)
 
 
@@ -47,7 +47,7 @@ def train_step(components=0):
     torch.manual_seed(7)  # of the probe's dropout
     amdim = model(components=components)
     wrapped = amdim
-    if collectives.world() > 1:
+    if collectives.world_size() > 1:
         wrapped = DistributedDataParallel(amdim, forward_sync_buffers=False, gradient_as_bucket_view=True)
     x1, x2, labels, locations = batch()
     losses = wrapped(mine(x1), mine(x2), mine(labels), mine(locations, 1))
@@ -192,8 +192,8 @@ def never(_):
 
 def train_compiled(backend):
     """What ``train.py --gpus`` does on GPUs: the compiled encoder under DistributedDataParallel, with statistics of all ranks."""
-    from engine.parallel import parallel
-    from model import products
+    from amdim.engine.distributed.ddp import parallel
+    from amdim.model import conv_matmul
 
     network = model().float()
     for weight in network.parameters():
@@ -202,7 +202,7 @@ def train_compiled(backend):
         network.encoder.compile(backend=backend)
     wrapped, losses = parallel(network, torch.device("cpu")), []
     x1, x2, labels, locations = batch_float()
-    with mock.patch.object(products, "serve", never):  # plain operations, as on a GPU; a Mock would break the graph
+    with mock.patch.object(conv_matmul, "serve", never):  # plain operations, as on a GPU; a Mock would break the graph
         for _ in range(2):
             torch.manual_seed(7)
             total = wrapped(mine(x1), mine(x2), mine(labels), mine(locations, 1)).total

@@ -8,10 +8,10 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.parallel import DistributedDataParallel
 
-from model import collectives
-from model.amdim import AMDIM
-from model.batchnorm import _Normalise
-from model.encoder import EncoderConfig
+from amdim.model import collectives
+from amdim.model.amdim import AMDIM
+from amdim.model.encoder import EncoderConfig
+from amdim.model.global_batchnorm import _Normalise
 from tests.model.ranks import in_ranks
 
 B = 6

@@ -8,11 +8,12 @@ import pytest
 import torch
 import triton
 
+from amdim.pipeline import RECIPES
+from amdim.pipeline.augment import autoaugment_cpu, autoaugment_triton, color_jitter_triton
+from amdim.pipeline.augment.autoaugment import NAMES, RANGES, AutoAugmentParams, as_steps
+from amdim.pipeline.augment.gpu import augment_on_gpu, tables
+from amdim.pipeline.augment.view_params import sample_view_params
 from bench.gpu_views import ended
-from pipeline import RECIPES, colours_triton, operations_triton, steps
-from pipeline.draws import draw_views
-from pipeline.painted import painted, tables
-from pipeline.policy import NAMES, RANGES, Policy, as_steps
 
 assert triton.knobs.runtime.interpret, "run with TRITON_INTERPRET=1"
 
@@ -31,7 +32,7 @@ FUSED = 2.0**-8  # of views of some units: sums in another order, then rounded t
 @pytest.fixture(autouse=True)
 def small_blocks():
     """Several blocks of pixels an image, the last of them not full."""
-    with patch.object(colours_triton, "BLOCK", 512), patch.object(operations_triton, "BLOCK", 512):
+    with patch.object(color_jitter_triton, "BLOCK", 512), patch.object(autoaugment_triton, "BLOCK", 512):
         yield
 
 
@@ -48,8 +49,8 @@ def test_views_are_those_of_the_cpu_in_half_precision(name):
     """Bit for bit, operations and colours; fused colours to the rounding of a sum."""
     recipe, count = RECIPES_HERE[name], 2 if name == "larger" else N
     pixels = levels(count, recipe.size, np.random.default_rng(1))
-    draws, other = draw_views(recipe, np.tile([200, 230], (count, 1)), seed=3, epoch=0, step=0)
-    found = painted(torch.from_numpy(pixels), tables(recipe, draws, torch.device("cpu")))
+    draws, other = sample_view_params(recipe, np.tile([200, 230], (count, 1)), seed=3, epoch=0, step=0)
+    found = augment_on_gpu(torch.from_numpy(pixels), tables(recipe, draws, torch.device("cpu")))
     expected = ended(pixels, recipe, draws)
     assert found.dtype is torch.float16
     assert found.is_contiguous(memory_format=torch.channels_last)
@@ -69,22 +70,22 @@ def cases(side):
     share = np.array([(each, rng.random()) for _, each in first])
     amount = low + share * (high - low)
     amount = np.where(operation == NAMES.index("Posterize"), np.floor(amount), amount)
-    return Policy(operation, amount, rng.random((*operation.shape, 2)))
+    return AutoAugmentParams(operation, amount, rng.random((*operation.shape, 2)))
 
 
 @pytest.mark.parametrize("side", [27, 32])
 def test_every_operation_is_the_one_of_the_cpu(side):
     policy = cases(side)
     pixels = levels(len(policy.operation), side, np.random.default_rng(side))
-    drawn = (torch.from_numpy(table) for table in operations_triton.tables(policy, side))
-    found = operations_triton.operated(torch.from_numpy(pixels), *drawn).numpy()
-    parameters, moved = steps.prepare(as_steps(policy, side)), set()
+    drawn = (torch.from_numpy(table) for table in autoaugment_triton.tables(policy, side))
+    found = autoaugment_triton.operated(torch.from_numpy(pixels), *drawn).numpy()
+    parameters, moved = autoaugment_cpu.prepare(as_steps(policy, side)), set()
     for i, image in enumerate(pixels):
         planes = np.ascontiguousarray(image.reshape(-1, 3).T)
         spare = np.empty_like(planes)
         for k in np.flatnonzero(policy.operation[i]):
             before = planes.copy()
-            steps.apply(planes, spare, *(part[i, k] for part in parameters))
+            autoaugment_cpu.apply(planes, spare, *(part[i, k] for part in parameters))
             moved |= {NAMES[policy.operation[i, k]]} if (before != planes).any() else set()
         name = [NAMES[number] for number in policy.operation[i]]
         assert np.array_equal(found[i], planes.T.reshape(image.shape)), (name, policy.amount[i])

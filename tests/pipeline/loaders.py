@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import torch
 
+from amdim.pipeline import TwoViewLoader, dali
+from amdim.pipeline.augment.recipes import STL64
 from bench.gpu_views import ended
-from pipeline import TwoViewLoader, backends
-from pipeline.recipes import STL64
 
 RECIPE = replace(STL64, size=32, resize=36)
 GRAPH = replace(RECIPE, color="fused")  # for DALI: exact colours make a graph that takes five times as long to build
@@ -14,9 +14,9 @@ GRAPH = replace(RECIPE, color="fused")  # for DALI: exact colours make a graph t
 
 def end_by_loops(monkeypatch):
     """From here on DALI's graph ends in levels, as on a GPU, where Triton's kernels go on; here loops for the CPU do."""
-    monkeypatch.setattr(backends, "serves", lambda _: True)
-    monkeypatch.setattr(backends, "tables", lambda recipe, draws, _: (recipe, draws))
-    monkeypatch.setattr(backends, "painted", lambda levels, drawn: ended(levels, *drawn))
+    monkeypatch.setattr(dali, "is_available", lambda _: True)
+    monkeypatch.setattr(dali, "tables", lambda recipe, draws, _: (recipe, draws))
+    monkeypatch.setattr(dali, "augment_on_gpu", lambda levels, drawn: ended(levels, *drawn))
 
 
 def loader(root, **options):

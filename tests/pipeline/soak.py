@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from pipeline import EvalLoader, TwoViewLoader
-from pipeline.recipes import SHAPES64
+from amdim.pipeline import EvalLoader, TwoViewLoader
+from amdim.pipeline.augment.recipes import SHAPES64
 
 RECIPE = replace(SHAPES64, size=16, resize=16)
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from pipeline.ahead import ahead
+from amdim.pipeline.prefetch import prefetch_in_thread
 
 
 class Counter:
@@ -47,13 +47,13 @@ def wait_until(true):
 @pytest.mark.parametrize("depth", range(5))
 @pytest.mark.parametrize("count", [0, 1, 3, 10])
 def test_the_same_items(depth, count):
-    assert list(ahead(iter(range(count)), depth)) == list(range(count))
+    assert list(prefetch_in_thread(iter(range(count)), depth)) == list(range(count))
 
 
 @pytest.mark.parametrize("depth", range(5))
 def test_so_many_are_made_ahead_and_no_more(depth):
     counter = Counter()
-    items = ahead(counter, depth)
+    items = prefetch_in_thread(counter, depth)
     for used in range(1, 5):
         next(items)
         wait_until(lambda used=used: counter.made == used + depth)
@@ -63,7 +63,7 @@ def test_so_many_are_made_ahead_and_no_more(depth):
 
 @pytest.mark.parametrize("depth", range(5))
 def test_an_error_comes_in_its_place_and_nothing_after_it(depth, threads):
-    items = ahead(Counter(failing=3), depth)
+    items = prefetch_in_thread(Counter(failing=3), depth)
     assert [next(items) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(OSError, match="item 3"):
         next(items)
@@ -72,13 +72,13 @@ def test_an_error_comes_in_its_place_and_nothing_after_it(depth, threads):
 
 
 def test_the_thread_ends_with_the_items(threads):
-    list(ahead(Counter(), 2))
+    list(prefetch_in_thread(Counter(), 2))
     wait_until(lambda: not threads())
 
 
 @pytest.mark.parametrize("end", ["close", "drop"])
 def test_the_thread_ends_when_nobody_wants_more(end, threads):
-    items = ahead(Counter(end=10**9), 2)
+    items = prefetch_in_thread(Counter(end=10**9), 2)
     next(items)
     assert threads()
     if end == "close":
@@ -96,7 +96,7 @@ def test_what_is_being_made_when_nobody_wants_more_is_not_waited_for(threads):
         go_on.wait(20)
         yield 1
 
-    items = ahead(slow(), 3)
+    items = prefetch_in_thread(slow(), 3)
     next(items)
     begun.wait(20)
     items.close()

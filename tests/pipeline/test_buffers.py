@@ -4,13 +4,13 @@ import gc
 
 import pytest
 
-from pipeline.buffers import Buffers
+from amdim.pipeline.buffer_pool import BufferPool
 
 SHAPE = (4, 5, 5, 3)
 
 
 def test_memory_is_taken_again_once_released():
-    buffers = Buffers()
+    buffers = BufferPool()
     first = buffers.take(SHAPE)
     where = first.data_ptr()
     del first
@@ -23,7 +23,7 @@ def test_memory_is_taken_again_once_released():
     ids=["a row", "a permutation", "numpy", "detached"],
 )
 def test_memory_stays_while_a_part_is_looked_at(part):
-    buffers = Buffers()
+    buffers = BufferPool()
     whole = buffers.take(SHAPE)
     kept = part(whole.fill_(7))
     del whole
@@ -33,13 +33,13 @@ def test_memory_stays_while_a_part_is_looked_at(part):
 
 
 def test_another_shape_has_its_own_memory():
-    buffers = Buffers()
+    buffers = BufferPool()
     buffers.take(SHAPE)
     assert buffers.take((2, 5, 5, 3)).shape == (2, 5, 5, 3)
 
 
 def test_no_more_is_kept_than_was_in_use_at_a_time():
-    buffers = Buffers()
+    buffers = BufferPool()
     for _ in range(10):
         held = [buffers.take(SHAPE) for _ in range(3)]
         del held

@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from errors import UsageError
-from pipeline.cache import Cache, default_directory
-from shards.manifest import Shard
+from amdim.errors import UsageError
+from amdim.pipeline.shard_cache import ShardCache, default_directory
+from amdim.shards.manifest import Shard
 
 SIZE = 4096
 
@@ -31,7 +31,7 @@ def names(cache):
 
 @pytest.fixture
 def cache(tmp_path):
-    return Cache(tmp_path / "cache", 3 * SIZE)
+    return ShardCache(tmp_path / "cache", 3 * SIZE)
 
 
 def test_the_least_recently_opened_makes_room(cache):
@@ -63,7 +63,7 @@ def test_what_is_removed_by_hand_is_read_on_and_is_not_there_for_others(cache):
 
 
 def test_one_process_fetches_and_others_wait(cache, tmp_path):
-    other = Cache(tmp_path / "cache", 3 * SIZE)
+    other = ShardCache(tmp_path / "cache", 3 * SIZE)
     part = cache.begin(shard(1))
     assert other.begin(shard(1)) is None
     assert other.hold(shard(1)) is None
@@ -103,7 +103,7 @@ def test_claims_of_those_who_are_gone_do_not_count(cache):
 
 def test_the_smallest_limit_counts_whoever_comes_first(tmp_path):
     """The process of that limit removes what is beyond it, and would wait for ever for what others hold."""
-    small, large = Cache(tmp_path / "cache", 3 * SIZE), Cache(tmp_path / "cache", 100 * SIZE)
+    small, large = ShardCache(tmp_path / "cache", 3 * SIZE), ShardCache(tmp_path / "cache", 100 * SIZE)
     first = small.claim("one", 2 * SIZE)
     with pytest.raises(UsageError, match=r"holds 1\.23e-05 GB by another run's --cache-gb, and .* give another --cache-dir"):
         large.claim("two", 2 * SIZE)
@@ -125,10 +125,10 @@ def test_the_directory_is_where_xdg_says(monkeypatch, tmp_path):
     assert default_directory() == tmp_path / "amdim"
     monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert Cache().directory == tmp_path / ".cache/amdim"
+    assert ShardCache().directory == tmp_path / ".cache/amdim"
 
 
 def test_a_directory_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"--cache-dir .*/file: cannot be written"):
-        Cache(tmp_path / "file")
+        ShardCache(tmp_path / "file")

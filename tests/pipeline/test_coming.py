@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.coming import Coming
-from pipeline.needs import most_at_once, needs
-from pipeline.order import epoch_order
-from shards.manifest import Shard
+from amdim.pipeline.sampler import epoch_order
+from amdim.pipeline.shard_prefetch import ShardPrefetcher
+from amdim.pipeline.shard_schedule import shard_uses, working_set_bytes
+from amdim.shards.manifest import Shard
 
 
 class File:
@@ -51,7 +51,7 @@ def stream(shards, batch, seed=0):
     def numbers(epoch):
         return np.searchsorted(starts, epoch_order(samples, seed, epoch)[: steps * batch], "right") - 1
 
-    expected = (need for epoch in count() for need in needs(shards, numbers(epoch), batch, epoch * steps))
+    expected = (need for epoch in count() for need in shard_uses(shards, numbers(epoch), batch, epoch * steps))
     read = (set(part) for epoch in count() for part in numbers(epoch).reshape(steps, batch).tolist())
     return expected, read, steps
 
@@ -63,8 +63,8 @@ def test_what_a_step_reads_is_there_within_the_room_that_was_claimed(data):
     batch = data.draw(st.integers(1, sum(samples)))
     shards = of(samples, [data.draw(st.integers(1, 50)) for _ in samples])
     expected, read, steps = stream(shards, batch)
-    source, room = Source(), most_at_once(shards, batch)
-    coming = Coming(source, expected, room, steps)
+    source, room = Source(), working_set_bytes(shards, batch)
+    coming = ShardPrefetcher(source, expected, room, steps)
     for step, wanted in zip(range(2 * steps + 3), read, strict=False):
         coming.reach(step)
         assert {shards[number] for number in wanted} <= coming.held.keys()
@@ -77,7 +77,7 @@ def test_what_a_step_reads_is_there_within_the_room_that_was_claimed(data):
 def test_while_a_window_is_read_the_next_one_comes():
     shards = of([10] * 32)
     expected, read, steps = stream(shards, 4)
-    coming = Coming(Source(), expected, most_at_once(shards, 4), steps)
+    coming = ShardPrefetcher(Source(), expected, working_set_bytes(shards, 4), steps)
     coming.reach(0)
     window, after = (set().union(*(next(read) for _ in range(20))) for _ in range(2))
     assert coming.held.keys() == {shards[number] for number in window | after}
@@ -90,7 +90,7 @@ def test_a_set_with_room_for_all_of_it_is_fetched_once_in_many_epochs():
     shards = of([5, 6, 7])
     expected, _, steps = stream(shards, 2)
     source = Source()
-    coming = Coming(source, expected, most_at_once(shards, 2), steps)
+    coming = ShardPrefetcher(source, expected, working_set_bytes(shards, 2), steps)
     for step in range(20_000):
         coming.reach(step)
     assert sorted(source.fetched, key=lambda shard: shard.file) == shards
@@ -101,7 +101,7 @@ def test_what_could_not_be_had_early_is_looked_for_again_when_it_is_read():
     expected, _, steps = stream(shards, 4)
     source = Source()
     source.fails = True
-    coming = Coming(source, expected, most_at_once(shards, 4), steps)
+    coming = ShardPrefetcher(source, expected, working_set_bytes(shards, 4), steps)
     coming.reach(0)
     early = next(iter(coming.held))
     with pytest.raises(OSError, match="away"):
@@ -113,15 +113,15 @@ def test_what_could_not_be_had_early_is_looked_for_again_when_it_is_read():
 
 def test_a_window_of_small_shards_is_less_than_a_batch():
     shards = of([1] * 100)
-    assert most_at_once(shards, 2) == 16 * 100
-    assert most_at_once(shards, 18) == 32 * 100
-    assert most_at_once(of([50] * 5), 64) == 500
+    assert working_set_bytes(shards, 2) == 16 * 100
+    assert working_set_bytes(shards, 18) == 32 * 100
+    assert working_set_bytes(of([50] * 5), 64) == 500
 
 
 def test_what_is_closed_brings_nothing_more():
     shards = of([10] * 16)
     expected, _, steps = stream(shards, 4)
-    coming = Coming(Source(), expected, most_at_once(shards, 4), steps)
+    coming = ShardPrefetcher(Source(), expected, working_set_bytes(shards, 4), steps)
     coming.reach(0)
     files = [held.file.result() for held in coming.held.values()]
     coming.close()
@@ -136,7 +136,7 @@ def test_what_is_brought_anew_stays_as_long_as_it_would_have():
     shards = of([10] * 16)
     expected, _, steps = stream(shards, 4)
     source = Source()
-    coming = Coming(source, expected, most_at_once(shards, 4), steps)
+    coming = ShardPrefetcher(source, expected, working_set_bytes(shards, 4), steps)
     coming.reach(0)
     shard, before = next(iter(coming.held.items()))
     coming.again(shard)

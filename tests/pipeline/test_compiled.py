@@ -6,13 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pipeline.compiled
-from pipeline import exact
+import amdim.pipeline.augment.jit as jit_module
+from amdim.pipeline.augment import color_jitter
 
 LOOP = """
-from compiled import compiled
+from jit import jit
 
-@compiled
+@jit
 def double(x):
     return 2 * x
 
@@ -31,7 +31,7 @@ numba.core.caching.IndexDataCacheFile.save = save
 
 def run(folder, loop=LOOP, **places):
     """What it computes, and whether that is kept."""
-    shutil.copy(pipeline.compiled.__file__, folder)
+    shutil.copy(jit_module.__file__, folder)
     (folder / "loop.py").write_text(loop)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA")} | places
     command = [sys.executable, "-c", "import loop"]
@@ -41,7 +41,7 @@ def run(folder, loop=LOOP, **places):
 
 
 def test_is_kept_beside_the_source():
-    assert Path(exact.colour.stats.cache_path).is_dir()
+    assert Path(color_jitter.colour.stats.cache_path).is_dir()
 
 
 def test_works_where_nothing_can_be_kept(tmp_path):
@@ -60,7 +60,7 @@ def test_no_name_of_another_module_is_frozen():
     """numba looks for changes in the function's own file only: what is compiled must call nothing that is compiled elsewhere."""
     import ast
 
-    folder = Path(pipeline.compiled.__file__).parent
+    folder = Path(jit_module.__file__).parent
     for path in folder.glob("*.py"):
         tree = ast.parse(path.read_text())
         functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]

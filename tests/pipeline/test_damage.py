@@ -5,9 +5,9 @@ import zlib
 import numpy as np
 import pytest
 
-from errors import UserError
-from pipeline import EvalLoader
-from shards.index import key_of
+from amdim.errors import UserError
+from amdim.pipeline import EvalLoader
+from amdim.shards.index import key_of
 from tests.pipeline.loaders import RECIPE, equal, loader, same, take
 
 
@@ -70,7 +70,7 @@ def test_a_fault_of_the_gpu_is_no_images(copy, monkeypatch):
     def lost(*_):
         raise RuntimeError("Error in GPU operator `decoders.Image`: CUDA runtime API error cudaErrorECCUncorrectable (214)")
 
-    monkeypatch.setattr("pipeline.backends.run", lost)
+    monkeypatch.setattr("amdim.pipeline.dali.next_outputs", lost)
     with pytest.raises(RuntimeError, match="ECCUncorrectable"):
         next(iter(loader(copy)))
 

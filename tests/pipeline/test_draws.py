@@ -8,9 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline import fused, jitter
-from pipeline.draws import centre_view, draw_locations, draw_views, generator, mirrored, random_box
-from pipeline.recipes import CIFAR32, IMAGENET128, RECIPES
+from amdim.pipeline.augment import color_jitter_affine, jitter_params
+from amdim.pipeline.augment.recipes import CIFAR32, IMAGENET128, RECIPES
+from amdim.pipeline.augment.view_params import (
+    center_view_params,
+    generator,
+    mirrored,
+    random_box,
+    sample_locations,
+    sample_view_params,
+)
 
 N = 40_000
 SIZES = np.tile([[120, 90]], (N, 1))
@@ -26,16 +33,16 @@ def flipped(view):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_same_position_same_draws(name):
-    a, b = (draw_views(RECIPES[name], SIZES[:50], 3, 1, 7) for _ in range(2))
+    a, b = (sample_view_params(RECIPES[name], SIZES[:50], 3, 1, 7) for _ in range(2))
     for mine, again in zip(a, b, strict=True):
         assert np.array_equal(mine.box, again.box)
         assert all(np.array_equal(x, y) for x, y in zip(mine.jitter, again.jitter, strict=True))
-    other = draw_views(RECIPES[name], SIZES[:50], 3, 1, 8)
+    other = sample_view_params(RECIPES[name], SIZES[:50], 3, 1, 8)
     assert not np.array_equal(a[0].box, other[0].box)
 
 
 def test_flip_is_shared_and_nothing_else():
-    first, second = draw_views(IMAGENET128, SIZES, 0, 0, 0)
+    first, second = sample_view_params(IMAGENET128, SIZES, 0, 0, 0)
     assert np.array_equal(flipped(first), flipped(second))
     assert flipped(first).mean() == pytest.approx(0.5, abs=five_sigma(0.5))
     tops = np.corrcoef(first.box[:, 0], second.box[:, 0])[0, 1]
@@ -46,14 +53,14 @@ def test_flip_is_shared_and_nothing_else():
 
 def test_orientation_is_shared_by_the_views_and_each_way_is_its_own_draw():
     recipe = replace(IMAGENET128, flip_vertical=0.5, transpose=0.25)
-    first, second = draw_views(recipe, SIZES, 0, 0, 0)
+    first, second = sample_view_params(recipe, SIZES, 0, 0, 0)
     ways = [np.array([flipped(view), view.box[:, 0] > view.box[:, 2], view.transposed]) for view in (first, second)]
     assert np.array_equal(*ways)
     for way, p in zip(ways[0], (0.5, 0.5, 0.25), strict=True):
         assert way.mean() == pytest.approx(p, abs=five_sigma(p))
     assert np.abs(np.corrcoef(ways[0])[~np.eye(3, dtype=bool)]).max() < 5 / np.sqrt(N)
     # And without them, all else is as it was.
-    for view, before in zip((first, second), draw_views(IMAGENET128, SIZES, 0, 0, 0), strict=True):
+    for view, before in zip((first, second), sample_view_params(IMAGENET128, SIZES, 0, 0, 0), strict=True):
         assert np.array_equal(np.sort(view.box[:, [0, 2]]), before.box[:, [0, 2]])
         assert np.array_equal(view.jitter.amount, before.jitter.amount)
 
@@ -91,7 +98,7 @@ def farthest_from_uniform(values, low, high):
 def test_boxes_that_fit_are_uniform_in_area_log_aspect_and_place():
     """Kolmogorov-Smirnov at a significance of 1e-5, in each view; areas that all fit, or the largest would be drawn again."""
     recipe, big = replace(IMAGENET128, area=(0.1, 0.5), flip=0.0), SIZES * 1000
-    for view in draw_views(recipe, big, 0, 0, 0):
+    for view in sample_view_params(recipe, big, 0, 0, 0):
         top, left, bottom, right = view.box.T.astype(float)
         height, width = bottom - top, right - left
         distances = {
@@ -105,7 +112,7 @@ def test_boxes_that_fit_are_uniform_in_area_log_aspect_and_place():
 
 def test_factors_are_uniform_and_each_is_its_own_draw():
     """Kolmogorov-Smirnov at a significance of 1e-5; correlations within 5 standard errors."""
-    drawn = jitter.draw(replace(IMAGENET128, jitter_p=1.0), N, generator(0, stream="test"))
+    drawn = jitter_params.draw(replace(IMAGENET128, jitter_p=1.0), N, generator(0, stream="test"))
     for factor in drawn.amount.T[:3]:
         assert farthest_from_uniform(factor, 0.6, 1.4) < 2.47 / np.sqrt(N)
     assert farthest_from_uniform(drawn.amount[:, 3], -0.1, 0.1) < 2.47 / np.sqrt(N)
@@ -117,7 +124,7 @@ def test_factors_are_uniform_and_each_is_its_own_draw():
 def test_everything_but_orientation_is_drawn_for_each_view_on_its_own():
     first, second = (
         np.column_stack([view.box[:, [0, 2]], view.jitter.amount, view.jitter.order[:, :3], view.jitter.gray])
-        for view in draw_views(IMAGENET128, SIZES, 0, 0, 0)
+        for view in sample_view_params(IMAGENET128, SIZES, 0, 0, 0)
     )
     both = np.corrcoef(first.T, second.T)
     assert np.abs(both[: first.shape[1], first.shape[1] :]).max() < 5 / np.sqrt(N)
@@ -138,7 +145,7 @@ def test_tiny_images_have_boxes(size):
 
 
 def test_shift_moves_by_whole_pixels_and_probability():
-    first, _ = draw_views(replace(CIFAR32, flip=0.0), np.tile([[32, 32]], (N, 1)), 0, 0, 0)
+    first, _ = sample_view_params(replace(CIFAR32, flip=0.0), np.tile([[32, 32]], (N, 1)), 0, 0, 0)
     offset = first.box[:, :2]
     assert set(np.unique(offset)) == set(range(-4, 5))
     assert np.array_equal(first.box[:, 2:], offset + 32)
@@ -147,7 +154,7 @@ def test_shift_moves_by_whole_pixels_and_probability():
 
 
 def test_jitter_probabilities_ranges_and_order():
-    drawn = jitter.draw(IMAGENET128, N, generator(0, stream="test"))
+    drawn = jitter_params.draw(IMAGENET128, N, generator(0, stream="test"))
     *factors, hue = drawn.amount.T
     jittered = factors[0] != 1
     assert jittered.mean() == pytest.approx(0.8, abs=five_sigma(0.8))
@@ -166,13 +173,13 @@ def test_jitter_probabilities_ranges_and_order():
 def test_colour_map_is_the_operations_one_after_another():
     """Against each operation applied to pixels in turn, contrast about the mean gray of the image as it then stands."""
     rng = np.random.default_rng(0)
-    drawn = jitter.draw(IMAGENET128, 200, rng)
-    gain, centre = fused.compose(drawn)
+    drawn = jitter_params.draw(IMAGENET128, 200, rng)
+    gain, centre = color_jitter_affine.compose(drawn)
     image = rng.uniform(0, 255, (40, 3))
     for n in range(200):
         pixels = image
         for operation in drawn.order[n]:
-            gray, amount = pixels @ fused.LUMA, drawn.amount[n, operation]
+            gray, amount = pixels @ color_jitter_affine.LUMA, drawn.amount[n, operation]
             if operation == 0:
                 pixels = pixels * amount
             elif operation == 1:
@@ -180,17 +187,17 @@ def test_colour_map_is_the_operations_one_after_another():
             elif operation == 2:
                 pixels = amount * pixels + (1 - amount) * gray[:, None]
             else:
-                pixels = pixels @ fused.hue_rotation(amount[None])[0].T
+                pixels = pixels @ color_jitter_affine.hue_rotation(amount[None])[0].T
         if drawn.gray[n]:
-            pixels = np.repeat((pixels @ fused.LUMA)[:, None], 3, 1)
+            pixels = np.repeat((pixels @ color_jitter_affine.LUMA)[:, None], 3, 1)
         ours = image @ gain[n].T + image.mean(0) @ centre[n].T
         np.testing.assert_allclose(ours, pixels, atol=1e-9)
 
 
 def test_hue_keeps_luma_and_a_full_turn_is_the_identity():
-    rotation = fused.hue_rotation(np.array([0.0, 0.25, 1.0]))
+    rotation = color_jitter_affine.hue_rotation(np.array([0.0, 0.25, 1.0]))
     np.testing.assert_allclose(rotation[[0, 2]], np.tile(np.eye(3), (2, 1, 1)), atol=1e-5)
-    np.testing.assert_allclose(fused.LUMA @ rotation[1], fused.LUMA, atol=1e-5)
+    np.testing.assert_allclose(color_jitter_affine.LUMA @ rotation[1], color_jitter_affine.LUMA, atol=1e-5)
 
 
 def test_mirroring_swaps_left_and_right():
@@ -201,13 +208,13 @@ def test_mirroring_swaps_left_and_right():
 
 def test_centre_view_is_the_resized_centre():
     """Resize the shorter side to 146, take the centre 128: in source pixels, a centred square of 128/146 of the shorter side."""
-    view = centre_view(IMAGENET128.centred(), np.array([[292, 146], [256, 256]]))
+    view = center_view_params(IMAGENET128.centred(), np.array([[292, 146], [256, 256]]))
     assert view.box.tolist() == [[9, 82, 137, 210], [16, 16, 240, 240]]
     assert not view.jitter.gray.any()
 
 
 def test_locations_are_uniform_and_independent_between_views():
-    locations = draw_locations(0, 0, 0, N)
+    locations = sample_locations(0, 0, 0, N)
     assert locations.shape == (2, N)
     counts = np.bincount(locations[0], minlength=25) / N
     assert np.abs(counts - 0.04).max() < five_sigma(0.04)

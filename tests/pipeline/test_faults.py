@@ -3,9 +3,9 @@
 import pytest
 from obstore.exceptions import GenericError
 
-from errors import UsageError, redacted
-from pipeline.faults import explain
-from pipeline.url import is_url, parse
+from amdim.errors import UsageError, redacted
+from amdim.pipeline.object_store_errors import explain
+from amdim.pipeline.url import is_url, parse
 
 TEXTS = {
     "PUT http://169.254.169.254/latest/api/token in 4.2ms - HTTP error": "no credentials were found; set AWS_ACCESS_KEY_ID",

@@ -7,7 +7,7 @@ from threading import Event
 
 import pytest
 
-from pipeline.fetcher import Fetcher
+from amdim.pipeline.fetch_thread import FetchThread
 from tests.pipeline.test_ahead import wait_until
 
 
@@ -21,7 +21,7 @@ def test_a_file_that_comes_as_it_is_given_up_is_closed(given_up):
             futures[0].cancel()
         return file
 
-    fetcher = Fetcher(obtain)
+    fetcher = FetchThread(obtain)
     futures.append(fetcher.fetch(None))
     asked.set()
     wait_until(futures[0].done)
@@ -33,7 +33,7 @@ def test_an_error_is_that_of_the_future():
     async def obtain(_):
         raise OSError("no way there")
 
-    fetcher = Fetcher(obtain)
+    fetcher = FetchThread(obtain)
     with pytest.raises(OSError, match="no way there"):
         fetcher.fetch(None).result(10)
     fetcher.close()

@@ -9,8 +9,8 @@ import pytest
 from nvidia.dali import backend
 from nvidia.dali.pipeline import Pipeline
 
-from pipeline import graph
-from pipeline.recipes import GRAY32, RECIPES, STL64
+from amdim.pipeline.augment import dali_graph
+from amdim.pipeline.augment.recipes import GRAY32, RECIPES, STL64
 
 REGISTERED = {
     "cpu": set(backend.RegisteredCPUOps()),
@@ -39,7 +39,7 @@ DRAWN = {
 def traced(name, device, whole=True):
     """The graph that the loader would build; building it would need the device."""
     with patch.object(Pipeline, "build", Pipeline.serialize):
-        return graph.build(lambda: [], ALL[name], views=2, batch=4, device=device, device_id=None, threads=1, whole=whole)
+        return dali_graph.build(lambda: [], ALL[name], views=2, batch=4, device=device, device_id=None, threads=1, whole=whole)
 
 
 def nodes(pipe):

@@ -7,9 +7,9 @@ from unittest.mock import patch
 import pytest
 import torch
 
-import train
-from pipeline import Views
-from pipeline.in_use import AHEAD, InUse
+from amdim import train
+from amdim.pipeline import Views
+from amdim.pipeline.cuda_keepalive import AHEAD, KeepAlive
 
 
 class Event:
@@ -35,7 +35,7 @@ def held(monkeypatch):
     monkeypatch.setattr(Event, "done", 0)
     monkeypatch.setattr(Event, "recorded", 0)
     with patch.object(torch.cuda, "Event", Event), patch.object(torch.cuda, "current_stream", lambda d: f"the stream of {d}"):
-        yield InUse(torch.device("cuda", 1))
+        yield KeepAlive(torch.device("cuda", 1))
 
 
 def numbers(held):
@@ -52,10 +52,10 @@ def test_what_the_gpu_is_past_is_let_go_of(held):
 
 
 def test_a_host_that_is_far_ahead_waits_for_the_oldest(held):
-    before = InUse.waited
+    before = KeepAlive.waited
     for number in range(1, AHEAD + 3):
         held.hold(torch.tensor(number))
-    assert InUse.waited > before
+    assert KeepAlive.waited > before
     assert Event.done == 2
     assert numbers(held) == list(range(3, AHEAD + 3))
 
@@ -64,10 +64,10 @@ def test_waiting_for_the_gpu_is_no_waiting_for_data(monkeypatch):
     """A batch that comes after 7 s, 5 of which went by until the GPU was near enough."""
     now = [100.0]
     monkeypatch.setattr(train.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(InUse, "waited", 1.0)
+    monkeypatch.setattr(KeepAlive, "waited", 1.0)
 
     def batches():
-        now[0], InUse.waited = 107.0, 6.0
+        now[0], KeepAlive.waited = 107.0, 6.0
         yield Views(None, None, torch.zeros(1)), torch.zeros(1)
 
     nothing = SimpleNamespace(check=lambda: None)
@@ -86,6 +86,6 @@ def test_at_the_end_all_is_waited_for(held):
 
 
 def test_on_a_cpu_nothing_is_held():
-    held = InUse(torch.device("cpu"))
+    held = KeepAlive(torch.device("cpu"))
     held.hold(torch.ones(1))
     assert not held.queue

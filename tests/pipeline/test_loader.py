@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from errors import UsageError
-from pipeline import EvalLoader, TwoViewLoader, store
-from pipeline.recipes import CIFAR32, IMAGENET128
-from pipeline.store import at_a_time
+from amdim.errors import UsageError
+from amdim.pipeline import EvalLoader, TwoViewLoader, sample_store
+from amdim.pipeline.augment.recipes import CIFAR32, IMAGENET128
+from amdim.pipeline.sample_store import batch_that_fits
 from tests.pipeline.loaders import RECIPE, loader
 
 
@@ -149,16 +149,16 @@ def test_evaluation_reads_every_image_once_in_order(photo_set):
 
 def test_fewer_large_images_are_decoded_at_a_time():
     small, large = np.full((300, 2), 500), np.full((300, 2), 4000)
-    assert at_a_time(small, 256) == 256
-    assert at_a_time(large, 256) == 16  # of 48 MB each, in a gigabyte
-    assert at_a_time(np.concatenate([small, large[:30]]), 256) == 64
-    assert at_a_time(large[:1] * 10, 256) == 1
-    assert at_a_time(large[:0], 256) == 256
+    assert batch_that_fits(small, 256) == 256
+    assert batch_that_fits(large, 256) == 16  # of 48 MB each, in a gigabyte
+    assert batch_that_fits(np.concatenate([small, large[:30]]), 256) == 64
+    assert batch_that_fits(large[:1] * 10, 256) == 1
+    assert batch_that_fits(large[:0], 256) == 256
 
 
 def test_evaluation_of_large_images_sees_the_same(photo_set, monkeypatch):
     whole = torch.cat([x for x, _ in EvalLoader(photo_set, ["val"], RECIPE)])
-    monkeypatch.setattr(store, "DECODED", 2**17)
+    monkeypatch.setattr(sample_store, "DECODED", 2**17)
     parts = EvalLoader(photo_set, ["val"], RECIPE)
     assert parts.batch < 24
     torch.testing.assert_close(torch.cat([x for x, _ in parts]), whole, rtol=0, atol=0)

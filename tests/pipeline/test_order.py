@@ -6,11 +6,11 @@ import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pipeline import TwoViewLoader
-from pipeline.draws import draw_views
-from pipeline.order import epoch_order, steps_in_epoch
-from pipeline.recipes import IMAGENET128
-from pipeline.shard_set import ShardSet
+from amdim.pipeline import TwoViewLoader
+from amdim.pipeline.augment.recipes import IMAGENET128
+from amdim.pipeline.augment.view_params import sample_view_params
+from amdim.pipeline.dataset import ShardedDataset
+from amdim.pipeline.sampler import epoch_order, steps_in_epoch
 
 SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=12)
 SEEDS, EPOCHS = st.integers(0, 2**63 - 1), st.integers(0, 1000)
@@ -91,11 +91,11 @@ def columns(draws):
 def test_draws_are_a_function_of_seed_epoch_and_step(seed, epoch, step):
     """None of which can be taken for another; neither what was drawn before nor NumPy's own state enters."""
     sizes = np.tile([[500, 375]], (8, 1))
-    first = draw_views(IMAGENET128, sizes, seed, epoch, step)
+    first = sample_view_params(IMAGENET128, sizes, seed, epoch, step)
     np.random.seed(step)
     others = [(seed + 1, epoch, step), (seed, epoch + 1, step), (seed, epoch, step + 1), (epoch, step, seed % 2**32)]
-    boxes = [draw_views(IMAGENET128, sizes, *other)[0].box for other in others if other != (seed, epoch, step)]
-    again = draw_views(IMAGENET128, sizes, seed, epoch, step)
+    boxes = [sample_view_params(IMAGENET128, sizes, *other)[0].box for other in others if other != (seed, epoch, step)]
+    again = sample_view_params(IMAGENET128, sizes, seed, epoch, step)
     for a, b in zip(first, again, strict=True):
         assert all(np.array_equal(x, y) for x, y in zip(columns(a), columns(b), strict=True))
     assert not any(np.array_equal(first[0].box, box) for box in boxes)
@@ -104,11 +104,11 @@ def test_draws_are_a_function_of_seed_epoch_and_step(seed, epoch, step):
 
 def loader_of(sizes, batch, rank, world, seed):
     """A whole loader, of images that have sizes and no bytes."""
-    with mock.patch("pipeline.loader.Store", return_value=Images(sizes)):
+    with mock.patch("amdim.pipeline.loaders.SampleStore", return_value=Images(sizes)):
         return TwoViewLoader(Nowhere(), ["train"], IMAGENET128, batch, rank, world, seed=seed)
 
 
-class Nowhere(ShardSet):
+class Nowhere(ShardedDataset):
     """No files."""
 
     def __init__(self):

@@ -11,7 +11,7 @@ triton = pytest.importorskip("triton", reason="triton is not installed")
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from pipeline import colours_triton, operations_triton, painted  # noqa: E402
+from amdim.pipeline.augment import autoaugment_triton, color_jitter_triton, gpu  # noqa: E402
 from tests.offline import pass_in_the_interpreter, resources  # noqa: E402
 
 COLOURS = {"levels": "*u8", "table": "*fp32", "out": "*fp16", "P": "i32", "columns": "i32", "BLOCK": "constexpr"}
@@ -25,9 +25,9 @@ OPERATIONS = {
     "BLOCK": "constexpr",
 }
 KERNELS = {
-    "exact": (colours_triton, "_exact", COLOURS),
-    "fused": (colours_triton, "_fused", COLOURS),
-    "operations": (operations_triton, "_operate", OPERATIONS),
+    "exact": (color_jitter_triton, "_exact", COLOURS),
+    "fused": (color_jitter_triton, "_fused", COLOURS),
+    "operations": (autoaugment_triton, "_operate", OPERATIONS),
 }
 
 
@@ -84,8 +84,8 @@ def test_compiles_for_every_generation_without_spills(name, aligned, arch, tmp_p
 def test_serves_where_the_kernels_can_be_launched(device, package, capability, compiler, served, monkeypatch):
     monkeypatch.delenv("CC", raising=False)
     with (
-        patch.object(painted, "has_triton_package", lambda: package),
+        patch.object(gpu, "has_triton_package", lambda: package),
         patch.object(torch.cuda, "get_device_capability", lambda _: capability),
         patch("shutil.which", lambda name: compiler if name == "gcc" else None),
     ):
-        assert painted.serves(torch.device(device)) is served
+        assert gpu.is_available(torch.device(device)) is served

@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance
 
-from pipeline import exact, jitter
-from pipeline.backends import Job, make_views
-from pipeline.draws import draw_views, mirrored, plain, sliced
-from pipeline.pixels import Painter, there_and_back
-from pipeline.recipes import CIFAR32, RECIPES, STL64
+from amdim.pipeline.augment import color_jitter, jitter_params
+from amdim.pipeline.augment.cpu import CpuAugmenter, there_and_back
+from amdim.pipeline.augment.recipes import CIFAR32, RECIPES, STL64
+from amdim.pipeline.augment.view_params import identity_params, mirrored, sample_view_params, slice_params
+from amdim.pipeline.dali import BatchRequest, make_views
 from tests.pipeline.loaders import end_by_loops
 
 S = 48
@@ -38,7 +38,7 @@ def encode(pixels):
 
 def rendered(pixels, recipe, images, draws):
     """Views in levels 0..255, (n, S, S, 3)."""
-    job = iter(lambda: Job([encode(image) for image in images], draws), None)
+    job = iter(lambda: BatchRequest([encode(image) for image in images], draws), None)
     cpu = torch.device("cpu")
     views = next(make_views(job, recipe, len(draws), len(images), cpu, pixels, 2, Path("set")))
     undo = torch.tensor(recipe.std), torch.tensor(recipe.mean)
@@ -50,7 +50,7 @@ def whole(count):
 
 
 def one_operation(operation, amounts):
-    neutral = jitter.none(len(amounts))
+    neutral = jitter_params.none(len(amounts))
     neutral.amount[:, operation] = amounts
     return neutral
 
@@ -77,7 +77,9 @@ AMOUNTS = {BRIGHTNESS: (0.6, 0.93, 1.4), CONTRAST: (0.6, 1.07, 1.4), SATURATION:
 @pytest.mark.parametrize("operation", AMOUNTS, ids=["brightness", "contrast", "saturation", "hue"])
 def test_an_operation_is_pillows(pixels, operation):
     images = [natural(n) for n in range(3)]
-    (ours,) = rendered(pixels, PLAIN, images, [plain(whole(3))._replace(jitter=one_operation(operation, AMOUNTS[operation]))])
+    (ours,) = rendered(
+        pixels, PLAIN, images, [identity_params(whole(3))._replace(jitter=one_operation(operation, AMOUNTS[operation]))]
+    )
     worst, mean = (2, 0.1) if operation == HUE else (1, 0.02)
     for image, amount, view in zip(images, AMOUNTS[operation], ours, strict=True):
         expected = pillow(image, operation, amount)
@@ -88,7 +90,9 @@ def test_an_operation_is_pillows(pixels, operation):
 @pytest.mark.parametrize("pixels", ["dali", "torch"])
 def test_gray_is_pillows(pixels):
     images = [natural(n) for n in range(3)]
-    (ours,) = rendered(pixels, PLAIN, images, [plain(whole(3))._replace(jitter=jitter.none(3)._replace(gray=np.ones(3, bool)))])
+    (ours,) = rendered(
+        pixels, PLAIN, images, [identity_params(whole(3))._replace(jitter=jitter_params.none(3)._replace(gray=np.ones(3, bool)))]
+    )
     expected = [np.asarray(Image.fromarray(image).convert("L"), np.float64)[..., None].repeat(3, 2) for image in images]
     np.testing.assert_allclose(ours, expected, atol=1e-3)
 
@@ -98,9 +102,9 @@ def test_four_operations_in_any_order_are_pillows_one_after_another(pixels):
     """Rounded where Pillow rounds. What is left: hue may round a tie the other way, and contrast may stretch that level."""
     rng = np.random.default_rng(3)
     count = 12
-    drawn = jitter.draw(replace(PLAIN, jitter_p=1.0, gray_p=0.3), count, rng)
+    drawn = jitter_params.draw(replace(PLAIN, jitter_p=1.0, gray_p=0.3), count, rng)
     images = [natural(n) for n in range(count)]
-    (ours,) = rendered(pixels, PLAIN, images, [plain(whole(count))._replace(jitter=drawn)])
+    (ours,) = rendered(pixels, PLAIN, images, [identity_params(whole(count))._replace(jitter=drawn)])
     for n, image in enumerate(images):
         expected = image
         for operation in drawn.order[n]:
@@ -117,7 +121,7 @@ def test_four_operations_in_any_order_are_pillows_one_after_another(pixels):
 def test_a_crop_is_pillows_antialiased_bicubic(pixels, size):
     images = [natural(n, size) for n in range(4)]
     boxes = np.array([[3, 5, 33, 35], [0, 0, 40, 60], [10, 20, 25, 59], [1, 2, 39, 20]])
-    (ours,) = rendered(pixels, PLAIN.centred(), images, [plain(boxes)])
+    (ours,) = rendered(pixels, PLAIN.centred(), images, [identity_params(boxes)])
     for view, image, (top, left, bottom, right) in zip(ours, images, boxes, strict=True):
         crop = Image.fromarray(image).crop((left, top, right, bottom)).resize((S, S), Image.Resampling.BICUBIC)
         difference = np.abs(view - np.asarray(crop, np.float64))
@@ -132,7 +136,7 @@ def test_a_box_is_mirrored_turned_over_and_transposed_as_drawn(pixels):
     drawn = np.array([[across, down, swap] for across in (0, 1) for down in (0, 1) for swap in (0, 1)], bool)
     boxes = mirrored(np.tile(box, (8, 1)), drawn[:, 0], drawn[:, 1])
     recipe = replace(PLAIN, flip_vertical=0.5, transpose=0.5, jitter_p=0.0, gray_p=0.0)
-    (ours,) = rendered(pixels, recipe, [image] * 8, [plain(boxes)._replace(transposed=drawn[:, 2])])
+    (ours,) = rendered(pixels, recipe, [image] * 8, [identity_params(boxes)._replace(transposed=drawn[:, 2])])
     crop = np.asarray(Image.fromarray(image).crop((5, 3, 55, 33)).resize((S, S), Image.Resampling.BICUBIC), np.float64)
     for view, (across, down, swap) in zip(ours, drawn, strict=True):
         expected = crop[:, ::-1] if across else crop
@@ -165,7 +169,7 @@ def test_back_ends_make_the_same_views(name, whole, monkeypatch):
     if recipe.crop == "shift":
         images = [natural(n, (32, 32)) for n in range(8)]
     sizes = np.array([[image.shape[1], image.shape[0]] for image in images])
-    draws = list(draw_views(recipe, sizes, 1, 0, 0))
+    draws = list(sample_view_params(recipe, sizes, 1, 0, 0))
     for a, b in zip(rendered("dali", recipe, images, draws), rendered("torch", recipe, images, draws), strict=True):
         difference = np.abs(a - b)
         assert np.quantile(difference, 0.999) <= 3 * 1.4**3
@@ -185,28 +189,30 @@ def test_views_are_the_same_bits_for_any_threads_and_company(color):
     recipe = replace(PLAIN, color=color)
     images = [natural(n, (90 - n, 70 + n)) for n in range(9)]
     sizes = np.array([[image.shape[1], image.shape[0]] for image in images])
-    draws = list(draw_views(recipe, sizes, 1, 0, 0))
-    whole = Painter(recipe, 1).views(images, draws)
+    draws = list(sample_view_params(recipe, sizes, 1, 0, 0))
+    whole = CpuAugmenter(recipe, 1).views(images, draws)
     for threads in (2, 3, 16):
-        assert all(torch.equal(a, b) for a, b in zip(whole, Painter(recipe, threads).views(images, draws), strict=True))
-    painter = Painter(recipe, 2)
+        assert all(torch.equal(a, b) for a, b in zip(whole, CpuAugmenter(recipe, threads).views(images, draws), strict=True))
+    painter = CpuAugmenter(recipe, 2)
     for first in range(0, 9, 2):
         rows = slice(first, first + 2)
-        part = painter.views(images[rows], [sliced(view, rows) for view in draws])
+        part = painter.views(images[rows], [slice_params(view, rows) for view in draws])
         assert all(torch.equal(a[rows], b) for a, b in zip(whole, part, strict=True))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (3, 2)])
 def test_tiny_images_are_shifted_alike(shape):
     images = [natural(n, shape) for n in range(4)]
-    draws = list(draw_views(CIFAR32, np.tile([shape], (4, 1)), 0, 0, 0))
+    draws = list(sample_view_params(CIFAR32, np.tile([shape], (4, 1)), 0, 0, 0))
     for a, b in zip(rendered("dali", CIFAR32, images, draws), rendered("torch", CIFAR32, images, draws), strict=True):
         assert np.abs(a - b).mean() <= 3
 
 
 def test_chain_puts_operations_around_hue_in_the_drawn_order():
-    drawn = jitter.Jitter(np.array([[0.7, 0.8, 1.2, 0.1]]), np.array([[SATURATION, HUE, BRIGHTNESS, CONTRAST]]), np.array([True]))
-    chain = exact.chain(drawn)
+    drawn = jitter_params.JitterParams(
+        np.array([[0.7, 0.8, 1.2, 0.1]]), np.array([[SATURATION, HUE, BRIGHTNESS, CONTRAST]]), np.array([True])
+    )
+    chain = color_jitter.chain(drawn)
     identity = [1, 0, 0]
     expected = [[1.2, 1 - 1.2, 0], identity, identity, identity, [0.7, 0, 0], [0.8, 0, 1 - 0.8]]
     np.testing.assert_allclose(chain.blend[0], expected)

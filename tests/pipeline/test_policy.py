@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
-from pipeline import lighting, policy
-from pipeline.draws import draw_views, generator, plain
-from pipeline.policy import NAMES, RANGES, WARPS, Policy
-from pipeline.recipes import RECIPES, STRONG128
+from amdim.pipeline.augment import autoaugment, pca_lighting
+from amdim.pipeline.augment.autoaugment import NAMES, RANGES, WARPS, AutoAugmentParams
+from amdim.pipeline.augment.recipes import RECIPES, STRONG128
+from amdim.pipeline.augment.view_params import generator, identity_params, sample_view_params
 from tests.pipeline.test_pixels import PLAIN, natural, rendered, whole
 
 RECIPE = replace(PLAIN, jitter_p=0.0, gray_p=0.0, policy="fast-autoaugment")
@@ -68,7 +68,7 @@ def cut_out(image, size, middle):
 
 
 def with_policy(pixels, images, drawn, recipe=RECIPE):
-    (ours,) = rendered(pixels, recipe, images, [plain(whole(len(images)))._replace(policy=drawn)])
+    (ours,) = rendered(pixels, recipe, images, [identity_params(whole(len(images)))._replace(policy=drawn)])
     return ours
 
 
@@ -83,7 +83,7 @@ def views(request):
     amount, place = (np.stack([np.array(part), np.zeros_like(part)], 1) for part in list(zip(*CASES, strict=True))[1:])
     images = [IMAGES[n % 3] for n in range(len(CASES))]
     return request.param, dict(
-        zip(AMOUNTS, batched(with_policy(request.param, images, Policy(operation, amount, place))), strict=True)
+        zip(AMOUNTS, batched(with_policy(request.param, images, AutoAugmentParams(operation, amount, place))), strict=True)
     )
 
 
@@ -110,7 +110,7 @@ def test_an_operation_is_pillows(views, name):
 def test_two_operations_are_pillows_one_after_the_other(pixels):
     """As drawn. What is left in DALI: a level that one operation rounds another way, the next may stretch."""
     count = 60
-    drawn = policy.draw(RECIPE, count, generator(0, stream="test"))
+    drawn = autoaugment.draw(RECIPE, count, generator(0, stream="test"))
     images = [natural(n) for n in range(count)]
     for n, view in enumerate(with_policy(pixels, images, drawn)):
         expected = Image.fromarray(images[n])
@@ -124,7 +124,7 @@ def test_two_operations_are_pillows_one_after_the_other(pixels):
 @pytest.fixture(scope="module")
 def drawn():
     """The two views of N images."""
-    return draw_views(STRONG128, np.tile([[120, 90]], (N, 1)), 0, 0, 0)
+    return sample_view_params(STRONG128, np.tile([[120, 90]], (N, 1)), 0, 0, 0)
 
 
 def five_sigma(p):
@@ -133,7 +133,7 @@ def five_sigma(p):
 
 def test_operations_come_as_often_as_the_table_says(drawn):
     """Each pair is as likely as any, and its operations come with their own probabilities."""
-    operations, probabilities, _ = policy.table()
+    operations, probabilities, _ = autoaugment.table()
     assert operations.shape == (498, 2)
     for view in drawn:
         for k in range(2):
@@ -144,7 +144,7 @@ def test_operations_come_as_often_as_the_table_says(drawn):
 
 def test_pairs_are_uniform(drawn):
     """Told by their amounts, as far as these tell them apart: chi-squared of their counts, 5 standard deviations."""
-    amounts, expected = np.unique(np.abs(policy.table()[2]).round(9), axis=0, return_counts=True)
+    amounts, expected = np.unique(np.abs(autoaugment.table()[2]).round(9), axis=0, return_counts=True)
     for view in drawn:
         found, counts = np.unique(np.abs(view.policy.amount).round(9), axis=0, return_counts=True)
         assert np.array_equal(found, amounts)
@@ -161,7 +161,7 @@ def test_amounts_are_in_range_and_warps_go_either_way(drawn):
             assert name == "None" or ((low - 1e-9 <= amount) & (amount <= high + 1e-9)).all()
         warped = np.isin(view.policy.operation, [NAMES.index(name) for name in WARPS])
         ways.append(np.sign(view.policy.amount) * warped)
-    table = policy.table()
+    table = autoaugment.table()
     start = [np.sign(table[2][np.isin(table[0], [NAMES.index(name)])]).mean() for name in WARPS]
     assert np.abs(start).max() > 0.1  # the table leans one way, so that an even split is the coin's work
     assert all(abs(way[way != 0].mean()) < 5 / np.sqrt((way != 0).sum()) for way in ways)
@@ -170,7 +170,7 @@ def test_amounts_are_in_range_and_warps_go_either_way(drawn):
 def test_views_are_drawn_independently(drawn):
     first, second = drawn
     pairs = [np.abs(view.policy.amount).round(9) for view in drawn]
-    _, counts = np.unique(np.abs(policy.table()[2]).round(9), axis=0, return_counts=True)
+    _, counts = np.unique(np.abs(autoaugment.table()[2]).round(9), axis=0, return_counts=True)
     by_chance = ((counts / 498) ** 2).sum()
     assert (pairs[0] == pairs[1]).all(1).mean() == pytest.approx(by_chance, abs=five_sigma(by_chance))
     for a, b in ((first.policy.place.reshape(N, 4), second.policy.place.reshape(N, 4)), (first.light, second.light)):
@@ -179,7 +179,7 @@ def test_views_are_drawn_independently(drawn):
 
 
 def test_light_varies_as_imagenets_colours_do(drawn):
-    expected = 0.1**2 * lighting.EIGENVECTORS @ np.diag(lighting.EIGENVALUES**2) @ lighting.EIGENVECTORS.T
+    expected = 0.1**2 * pca_lighting.EIGENVECTORS @ np.diag(pca_lighting.EIGENVALUES**2) @ pca_lighting.EIGENVECTORS.T
     for view in drawn:
         assert np.abs(view.light.mean(0)).max() < 5 * np.sqrt(np.diag(expected).max() / N)
         np.testing.assert_allclose(np.cov(view.light.T), expected, rtol=5 * np.sqrt(2 / N))
@@ -189,12 +189,14 @@ def test_strong_draws_move_no_others():
     """Boxes and jitter are those of the same recipe without them; and those of imagenet128 are what they always were."""
     sizes = np.tile([[500, 375]], (2, 1))
     plainer = replace(STRONG128, policy="none", lighting=0.0)
-    for strong, before in zip(draw_views(STRONG128, sizes, 3, 1, 2), draw_views(plainer, sizes, 3, 1, 2), strict=True):
+    for strong, before in zip(
+        sample_view_params(STRONG128, sizes, 3, 1, 2), sample_view_params(plainer, sizes, 3, 1, 2), strict=True
+    ):
         assert np.array_equal(strong.box, before.box)
         assert all(np.array_equal(a, b) for a, b in zip(strong.jitter, before.jitter, strict=True))
         assert not before.policy.operation.any()
         assert not before.light.any()
-    first, second = draw_views(RECIPES["imagenet128"], sizes, 0, 0, 0)
+    first, second = sample_view_params(RECIPES["imagenet128"], sizes, 0, 0, 0)
     assert first.box.tolist() == [[85, 196, 311, 477], [67, 212, 368, 438]]
     np.testing.assert_allclose(second.jitter.amount[0], [1.0739, 0.940733, 0.978031, 0.056382], atol=1e-6)
 
@@ -206,7 +208,7 @@ def test_light_is_added_last():
     for pixels in ("torch", "dali"):
         for color in ("exact", "fused"):
             lit, dark = (
-                rendered(pixels, replace(recipe, color=color), [image], [plain(whole(1))._replace(light=each)])[0]
+                rendered(pixels, replace(recipe, color=color), [image], [identity_params(whole(1))._replace(light=each)])[0]
                 for each in (light, 0 * light)
             )
             np.testing.assert_allclose(lit - dark, np.broadcast_to(light * 255, lit.shape), atol=1e-3)

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from pipeline.preview import GAP, PAIRS, ROWS, as_pixels, contact_sheet
-from pipeline.recipes import STL64, STRONG128
+from amdim.pipeline.augment.recipes import STL64, STRONG128
+from amdim.pipeline.preview import GAP, PAIRS, ROWS, as_pixels, contact_sheet
 
 
 def test_rows_of_an_image_and_pairs_of_its_views(photo_set):
@@ -34,8 +34,8 @@ def test_undoes_the_normalisation():
 def test_command_line(photo_set, tmp_path, recipe):
     import typer
 
-    from errors import UsageError
-    from pipeline.preview import main
+    from amdim.errors import UsageError
+    from amdim.pipeline.preview import main
 
     app = typer.Typer()
     app.command()(main)

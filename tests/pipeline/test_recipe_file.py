@@ -5,11 +5,11 @@ from dataclasses import fields, replace
 
 import pytest
 
-from errors import UsageError
-from model.encoder import SIZES
-from pipeline.recipe_file import OWN, as_fields, choose_recipe, find_recipe, from_fields, recipe_of
-from pipeline.recipe_rules import RULES
-from pipeline.recipes import CIFAR32, GRAY32, IMAGENET128, RECIPES, STL64, Recipe
+from amdim.errors import UsageError
+from amdim.model.encoder import SIZES
+from amdim.pipeline.augment.recipe_file import OWN, as_fields, choose_recipe, find_recipe, from_fields, recipe_of
+from amdim.pipeline.augment.recipe_rules import RULES
+from amdim.pipeline.augment.recipes import CIFAR32, GRAY32, IMAGENET128, RECIPES, STL64, Recipe
 
 MICROSCOPE = """
 base = "stl64"

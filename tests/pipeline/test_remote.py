@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from errors import UsageError, UserError
-from pipeline import RECIPES, EvalLoader, TwoViewLoader
-from pipeline.cache import size_of
-from pipeline.needs import most_at_once
-from pipeline.remote import find_set
-from shards import manifest
+from amdim.errors import UsageError, UserError
+from amdim.pipeline import RECIPES, EvalLoader, TwoViewLoader
+from amdim.pipeline.remote_dataset import open_dataset
+from amdim.pipeline.shard_cache import size_of
+from amdim.pipeline.shard_schedule import working_set_bytes
+from amdim.shards import manifest
 from tests import endpoints
 from tests.forked import server as processes
 from tests.pipeline.test_ahead import wait_until
@@ -33,13 +33,13 @@ TAR = r"train-\d+\.tar$"
 @pytest.fixture(scope="session")
 def many(tmp_path_factory):
     """A set of 24 small shards for training, three windows of the order, in a directory that servers serve as /set."""
-    from shards.build import build
-    from shards.shapes import source
+    from amdim.shards.build import build
+    from amdim.shards.shapes.renderer import source
 
     out = tmp_path_factory.mktemp("served") / "set"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("shards.plan.MIN_TRAINING_SHARDS", 24)
-        patch.setattr("shards.plan.WORTH_SPLITTING", 100)
+        patch.setattr("amdim.shards.plan.MIN_TRAINING_SHARDS", 24)
+        patch.setattr("amdim.shards.plan.WORTH_SPLITTING", 100)
         build(source(0, {"train": 240, "val": 20}), out, seed=0, workers=1, max_rejected=0, overwrite=False, show=lambda _: None)
     assert len(manifest.load(out).splits["train"].shards) == 24
     return out
@@ -48,8 +48,8 @@ def many(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def brisk(monkeypatch):
     """Waits of tests, not of networks."""
-    monkeypatch.setattr("pipeline.download.BACKOFF", 0.01)
-    monkeypatch.setattr("pipeline.endpoint.SILENCE", 0.5)
+    monkeypatch.setattr("amdim.pipeline.fetch_shard.BACKOFF", 0.01)
+    monkeypatch.setattr("amdim.pipeline.object_store.SILENCE", 0.5)
 
 
 @pytest.fixture
@@ -60,11 +60,11 @@ def server(many):
 
 def room(root):
     """What a loader of these tests has in use at a time, in GB."""
-    return most_at_once(manifest.load(root).splits["train"].shards, BATCH) / 1e9
+    return working_set_bytes(manifest.load(root).splits["train"].shards, BATCH) / 1e9
 
 
 def opened(url, cache, gb=None, **options):
-    source = find_set(url, cache, gb)
+    source = open_dataset(url, cache, gb)
     return TwoViewLoader(source, ["train"], **({"recipe": RECIPE, "batch": BATCH, "seed": 5, "threads": 1} | options))
 
 
@@ -104,9 +104,9 @@ def test_the_stream_from_s3_is_that_of_the_directory(many, local, tmp_path, monk
             monkeypatch.setenv(name, value)
         assert equal(steps(opened("s3://bucket/some/prefix/", tmp_path), 12), local[:12])
         with pytest.raises(UserError, match=r"s3://other/set/dataset\.json: there is no such bucket"):
-            find_set("s3://other/set", tmp_path)
+            open_dataset("s3://other/set", tmp_path)
         with pytest.raises(UserError, match=r"s3://bucket/wrong/dataset\.json: there is no such file"):
-            find_set("s3://bucket/wrong", tmp_path)
+            open_dataset("s3://bucket/wrong", tmp_path)
 
 
 def test_google_cloud_and_azure_through_the_ways_obstore_has_for_emulators(many, tmp_path, monkeypatch):
@@ -120,11 +120,11 @@ def test_google_cloud_and_azure_through_the_ways_obstore_has_for_emulators(many,
         monkeypatch.setenv("AZURE_STORAGE_USE_EMULATOR", "true")
         monkeypatch.setenv("AZURITE_BLOB_STORAGE_URL", server.url)
         for url in ("gs://bucket/set", "az://container/set"):
-            source = find_set(url, tmp_path / url[:2])
+            source = open_dataset(url, tmp_path / url[:2])
             assert source.manifest == manifest.load(many)
             assert len(list(EvalLoader(source, ["val"], RECIPE, batch=20))) == 1
             with pytest.raises(UserError, match=r"://[a-z]+/other/dataset\.json: there is no such file"):
-                find_set(url.replace("/set", "/other"), tmp_path)
+                open_dataset(url.replace("/set", "/other"), tmp_path)
 
 
 def test_start_up_fetches_the_first_windows_and_no_more(server, local, tmp_path):
@@ -191,7 +191,9 @@ def test_a_run_that_goes_on_elsewhere_sees_what_it_would_have_seen(server, local
 
 
 def test_evaluation_reads_a_split_once(server, many, tmp_path):
-    remote, on_disk = (EvalLoader(root, ["train"], RECIPE, batch=50) for root in (find_set(f"{server.url}/set", tmp_path), many))
+    remote, on_disk = (
+        EvalLoader(root, ["train"], RECIPE, batch=50) for root in (open_dataset(f"{server.url}/set", tmp_path), many)
+    )
     assert all(torch.equal(a, b) and torch.equal(c, d) for (a, c), (b, d) in zip(remote, on_disk, strict=True))
     assert set(tars(server).values()) == {1}
     assert len(tars(server)) == 24
@@ -254,18 +256,18 @@ def test_what_does_not_pass_ends_in_one_line(server, tmp_path, fault):
     assert not list((tmp_path / "shards").glob("*.part"))
     server.faults = {"dataset": repeat(happens if "bytes" not in fault else endpoints.status(404))}
     with pytest.raises(UserError, match=rf"^{server.url}/set/dataset\.json: "):
-        find_set(f"{server.url}/set", tmp_path)
+        open_dataset(f"{server.url}/set", tmp_path)
 
 
 def test_a_server_that_stays_away(many, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.endpoint.PATIENCE", 1.0)
-    monkeypatch.setattr("pipeline.endpoint.FEW", 2)
+    monkeypatch.setattr("amdim.pipeline.object_store.PATIENCE", 1.0)
+    monkeypatch.setattr("amdim.pipeline.object_store.FEW", 2)
     with endpoints.serving(many.parent) as server:
         server.faults = {TAR: repeat(endpoints.status(503))}
         with pytest.raises(UserError, match=r"train-\d+\.tar: the server answers 503 Service Unavailable, also when asked \d"):
             steps(opened(f"{server.url}/set", tmp_path), 1)
     with pytest.raises(UserError, match=r"set/dataset\.json: cannot be reached: connection refused, also when asked 2 t"):
-        find_set(f"{server.url}/set", tmp_path)
+        open_dataset(f"{server.url}/set", tmp_path)
 
 
 def test_a_server_that_is_killed_and_restarted_in_mid_epoch(many, local, tmp_path):
@@ -279,7 +281,7 @@ def test_a_server_that_is_killed_and_restarted_in_mid_epoch(many, local, tmp_pat
 
 def test_a_set_that_is_closed_holds_nobody_up(server, local, many, tmp_path, monkeypatch):
     """Neither the thread that makes batches, which waits for a server that says nothing, nor whoever wants the room."""
-    monkeypatch.setattr("pipeline.endpoint.SILENCE", 60)
+    monkeypatch.setattr("amdim.pipeline.object_store.SILENCE", 60)
     loader = opened(f"{server.url}/set", tmp_path, room(many))
     server.faults = {TAR: chain(repeat(None, 16), repeat(endpoints.stalled))}
     with loader.root:
@@ -295,7 +297,7 @@ def test_a_set_that_is_closed_holds_nobody_up(server, local, many, tmp_path, mon
 def test_a_web_page_is_no_manifest(server, many, tmp_path):
     server.faults = {"dataset": repeat(endpoints.status(200, b"<html>Log in</html>"))}
     with pytest.raises(UserError, match=r"set/dataset\.json: damaged \(JSONDecodeError"):
-        find_set(f"{server.url}/set", tmp_path)
+        open_dataset(f"{server.url}/set", tmp_path)
 
 
 def test_a_cache_that_is_removed_is_made_again(server, local, many, tmp_path):
@@ -321,7 +323,7 @@ def test_hashes_that_would_be_other_files_are_refused(server, many, tmp_path):
     (copy / "dataset.json").write_text(json.dumps(fields))
     server.root = copy.parent
     with pytest.raises(UserError, match=r"set/dataset\.json: damaged \(train-00003\.tar has no SHA-256\)"):
-        find_set(f"{server.url}/set", tmp_path / "cache")
+        open_dataset(f"{server.url}/set", tmp_path / "cache")
 
 
 def test_no_file_stays_open_when_a_loader_starts_anew_or_is_closed(server, local, many, tmp_path):
@@ -406,7 +408,7 @@ def test_an_image_is_named_by_its_place_where_no_name_can_be_had(server, many, t
 
 def test_a_process_that_fetches_and_stands_still_is_waited_for_so_long(server, tmp_path, monkeypatch):
     """As one that was stopped does: it keeps the lock of what it had begun."""
-    monkeypatch.setattr("pipeline.download.PATIENCE", 0.5)
+    monkeypatch.setattr("amdim.pipeline.fetch_shard.PATIENCE", 0.5)
     loader = opened(f"{server.url}/set", tmp_path)
     begun = [loader.root.cache.begin(shard) for shard in loader.root.manifest.splits["train"].shards]
     with pytest.raises(UserError, match=r"\.part: another process fetches this and has written nothing for"):
@@ -492,11 +494,11 @@ def test_secrets_reach_the_server_and_nobody_else(server, many, local, tmp_path,
         server.faults = {"dataset": repeat(endpoints.status(404))}
         for wrong in (url, url.replace("http:", "ftp:"), url.replace("/set", "/none"), url.replace("http://", "s3://")):
             with pytest.raises(UserError) as error:
-                find_set(wrong, cache)
+                open_dataset(wrong, cache)
             told += [str(error.value), repr(error.value.__cause__), repr(error.value.__suppress_context__)]
         server.faults = {}
         with pytest.raises(UserError, match="access is denied") as error:
-            find_set(f"{server.url}/set", cache)
+            open_dataset(f"{server.url}/set", cache)
         told += [str(error.value), *(path.name for path in cache.rglob("*"))]
         told += [path.read_bytes().decode(errors="ignore") for path in cache.rglob("*") if path.is_file()]
         assert not [(secret, text) for text in told for secret in SECRETS if secret in text]
@@ -504,7 +506,7 @@ def test_secrets_reach_the_server_and_nobody_else(server, many, local, tmp_path,
 
 
 def test_masks_are_read_through_the_cache(server, many, tmp_path):
-    from evaluation.masks import read_masks
+    from amdim.evaluation.segmentation.masks import read_masks
 
-    remote = read_masks(find_set(f"{server.url}/set", tmp_path), "val", RECIPE)
+    remote = read_masks(open_dataset(f"{server.url}/set", tmp_path), "val", RECIPE)
     assert torch.equal(remote, read_masks(many, "val", RECIPE))

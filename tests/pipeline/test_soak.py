@@ -14,8 +14,8 @@ GROWTH = 4 << 20  # bytes in the 40 parts after them: 260 a batch, or 100 kB a b
 
 @pytest.fixture(scope="module")
 def small_shapes(tmp_path_factory):
-    from shards.build import build
-    from shards.shapes import source
+    from amdim.shards.build import build
+    from amdim.shards.shapes.renderer import source
 
     out = tmp_path_factory.mktemp("soak") / "shapes"
     build(source(0, {"train": 200, "val": 16}), out, seed=0, workers=1, max_rejected=0, overwrite=False, show=lambda _: None)

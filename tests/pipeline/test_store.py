@@ -9,14 +9,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from errors import UserError
-from pipeline.store import Store
+from amdim.errors import UserError
+from amdim.pipeline.sample_store import SampleStore
 
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):
-    from shards.build import build
-    from shards.shapes import source
+    from amdim.shards.build import build
+    from amdim.shards.shapes.renderer import source
 
     out = tmp_path_factory.mktemp("shapes") / "shapes"
     build(source(0, {"train": 40, "val": 10}), out, seed=0, workers=1, max_rejected=0, overwrite=False, show=lambda _: None)
@@ -29,7 +29,7 @@ def copy(shapes, tmp_path):
 
 
 def opened(root):
-    return Store(root, ["train"])
+    return SampleStore(root, ["train"])
 
 
 def test_every_image_of_a_good_set_passes(shapes, photo_set):
@@ -42,16 +42,16 @@ def test_a_batch_is_its_images_and_the_disk_is_told_of_all_before_the_first_is_r
     store, calls = opened(shapes), []
     monkeypatch.setattr(os, "posix_fadvise", lambda _, *place_and_advice: calls.append(place_and_advice))
     samples = np.array([7, 3, 20])
-    monkeypatch.setattr(store, "encoded", lambda sample: calls.append(sample) or Store.encoded(store, sample))
+    monkeypatch.setattr(store, "encoded", lambda sample: calls.append(sample) or SampleStore.encoded(store, sample))
     found = store.batch(samples)
     places = [(store.offset[sample], store.length[sample], os.POSIX_FADV_WILLNEED) for sample in samples]
     assert calls == [*places, 7, 3, 20]
-    assert all(np.array_equal(image, Store.encoded(store, sample)) for image, sample in zip(found, samples, strict=True))
+    assert all(np.array_equal(image, SampleStore.encoded(store, sample)) for image, sample in zip(found, samples, strict=True))
 
 
 def test_two_threads_read_what_one_does(photo_set, monkeypatch):
     """While each closes the files that the other has used."""
-    monkeypatch.setattr("pipeline.shard_set.OPEN", 1)
+    monkeypatch.setattr("amdim.pipeline.dataset.OPEN", 1)
     store = both_splits(photo_set)
     whole = [image.tobytes() for image in store.batch(range(len(store)))]
 
@@ -64,7 +64,7 @@ def test_two_threads_read_what_one_does(photo_set, monkeypatch):
 
 
 def both_splits(root):
-    return Store(root, ["train", "val"])
+    return SampleStore(root, ["train", "val"])
 
 
 @pytest.mark.parametrize("name", ["shapes", "photo_set"])
@@ -116,7 +116,7 @@ def test_a_shard_that_is_removed_goes_on_where_it_is_open_and_is_named_where_it_
 
 
 def test_few_files_are_open_at_a_time(photo_set, monkeypatch):
-    monkeypatch.setattr("pipeline.shard_set.OPEN", 2)
+    monkeypatch.setattr("amdim.pipeline.dataset.OPEN", 2)
     store = opened(photo_set)
     store.shards, store.starts = [replace(store.shards[0], samples=n) for n in range(5)], np.arange(6)  # of one sample each
     whole = opened(photo_set).encoded(0)

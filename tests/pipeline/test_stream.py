@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import TwoViewLoader
+from amdim.pipeline import TwoViewLoader
 from tests.pipeline.loaders import RECIPE, copied, endless, equal, joined, loader, same, take
 from tests.pipeline.test_ahead import wait_until
 

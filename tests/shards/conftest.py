@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import pytest
 
-from errors import run_app
-from shards import shapes
-from shards.__main__ import app
-from shards.build import Built, build
-from shards.source import Source
+from amdim.errors import run_app
+from amdim.shards.build import Built, build
+from amdim.shards.cli import app
+from amdim.shards.shapes import renderer
+from amdim.shards.sources.base import Source
 
 SMALL = {"train": 808, "val": 40}  # enough for eight training shards
 
@@ -35,7 +35,7 @@ def quietly() -> Callable[..., Built]:
 @pytest.fixture(scope="session")
 def shapes_set(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("shapes")
-    build_quietly(shapes.source(0, SMALL), out)
+    build_quietly(renderer.source(0, SMALL), out)
     return out
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.loader import TwoViewLoader
-from pipeline.recipes import CIFAR32
-from shards import index, manifest
-from shards.verify import verify
+from amdim.pipeline.augment.recipes import CIFAR32
+from amdim.pipeline.loaders import TwoViewLoader
+from amdim.shards import index, manifest
+from amdim.shards.verify import verify
 
 
 def is_trainable(out: Path, splits: tuple[str, ...] = ("train",), batch: int = 4) -> bool:

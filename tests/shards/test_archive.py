@@ -6,9 +6,9 @@ import tarfile
 
 import pytest
 
-from errors import UsageError, UserError
-from shards.archive import MAX_IMAGE, members, open_plain, read_bytes, small_files
-from shards.source import Rejected
+from amdim.errors import UsageError, UserError
+from amdim.shards.sources.base import Rejected
+from amdim.shards.tar_reader import MAX_IMAGE, members, open_plain, read_bytes, small_files
 from tests.shards.archives import tar_bytes
 
 FILES = {"a.jpg": b"first", "b/" + "long" * 60 + ".jpg": b"x" * 600, "ü ü.jpg": b"", "c.jpg": b"y" * 512}

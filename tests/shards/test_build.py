@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from errors import UsageError, UserError
-from lock import locked
-from shards import manifest, shapes
-from shards.order import permutation
-from shards.plan import SHARD_BYTES, shard_count
-from shards.source import Raw, Rejected, Sample, Source
+from amdim.errors import UsageError, UserError
+from amdim.fileio import locked
+from amdim.shards import manifest
+from amdim.shards.permutation import permutation
+from amdim.shards.plan import SHARD_BYTES, shard_count
+from amdim.shards.shapes import renderer
+from amdim.shards.sources.base import Raw, Rejected, Sample, Source
 
 
 def bytes_of(directory):
@@ -56,8 +57,8 @@ def test_every_shape_comes_back_pixel_for_pixel(shapes_set):
         samples = samples_of(shapes_set, split)
         assert len(samples) == count
         for path, files in samples.items():
-            params = shapes.draw(0, split, int(path.partition("/")[2]))
-            picture, mask = shapes.render(params)
+            params = renderer.draw(0, split, int(path.partition("/")[2]))
+            picture, mask = renderer.render(params)
             np.testing.assert_array_equal(pixels(files["png"]), picture)
             np.testing.assert_array_equal(pixels(files["mask.png"]), mask)
             assert int(files["cls"]) == params.label
@@ -83,7 +84,7 @@ def test_mean_and_std_are_those_of_the_training_pixels(tmp_path, quietly):
 
 
 def test_two_workers_write_the_same_bytes_as_one(shapes_set, tmp_path, quietly):
-    quietly(shapes.source(0, {"train": 808, "val": 40}), tmp_path, workers=2)
+    quietly(renderer.source(0, {"train": 808, "val": 40}), tmp_path, workers=2)
     assert bytes_of(tmp_path) == bytes_of(shapes_set)
 
 
@@ -220,7 +221,7 @@ def interrupt(at: int, done: int) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_leaves_neither_a_manifest_nor_temporary_files(tmp_path, quietly, workers):
     with pytest.raises(KeyboardInterrupt):
-        quietly(shapes.source(0, {"train": 1600}), tmp_path, workers=workers, show=partial(interrupt, 50))
+        quietly(renderer.source(0, {"train": 1600}), tmp_path, workers=workers, show=partial(interrupt, 50))
     assert not (tmp_path / manifest.FILE).exists()
     assert not list(tmp_path.glob(".*.tmp"))
     quietly(numbered(5), tmp_path, overwrite=True)

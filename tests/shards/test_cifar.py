@@ -10,8 +10,8 @@ import tarfile
 import numpy as np
 import pytest
 
-from errors import UsageError, UserError
-from shards import cifar, pickled
+from amdim.errors import UsageError, UserError
+from amdim.shards.sources import cifar, cifar_pickle
 from tests.shards.archives import pixels, planes, python2_pickle, tar_bytes
 from tests.shards.loading import is_trainable, pixels_of, rejected, stored
 
@@ -235,13 +235,13 @@ def test_a_pickle_cannot_run_or_make_anything_else(tmp_path):
     for value in hostile(tmp_path):
         for protocol in range(6):
             with pytest.raises(ValueError, match="no pickle of plain arrays"):
-                pickled.load(pickle.dumps({"data": value}, protocol))
+                cifar_pickle.load(pickle.dumps({"data": value}, protocol))
     assert not list(tmp_path.iterdir())
 
 
 def test_an_array_stored_by_columns_is_the_same_array():
     values = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    loaded = pickled.load(pickle.dumps({"data": np.asfortranarray(values)}, 3))[b"data"]
+    loaded = cifar_pickle.load(pickle.dumps({"data": np.asfortranarray(values)}, 3))[b"data"]
     assert np.array_equal(loaded.values, values)
 
 
@@ -249,7 +249,7 @@ def test_a_pickle_is_never_believed_about_sizes():
     data = python2_pickle({"data": np.zeros((2, 3), np.uint8)})
     shape = pickletools.optimize(data)
     with pytest.raises(ValueError, match="another size than its data"):
-        pickled.load(shape.replace(b"K\x02K\x03\x86", b"K\xffK\xff\x86"))
+        cifar_pickle.load(shape.replace(b"K\x02K\x03\x86", b"K\xffK\xff\x86"))
 
 
 @pytest.mark.parametrize("cut", range(0, 400, 7))
@@ -257,13 +257,13 @@ def test_a_cut_pickle_is_no_dictionary(cut):
     data = python2_pickle({"data": np.zeros((2, 3), np.uint8), "labels": [1, 2]})
     if cut < len(data):
         with pytest.raises(ValueError, match="no pickle"):
-            pickled.load(data[:cut])
+            cifar_pickle.load(data[:cut])
 
 
 def test_pickles_of_either_python_hold_the_same(tmp_path):
     value = {"data": pixels(1, 4, 0), "labels": [1, 2], "names": ["a", b"b"], "none": None, "pair": (1, 2.5)}
     buffers = [python2_pickle(value), *(pickle.dumps(value, protocol) for protocol in (3, 4))]
     for data in buffers:
-        found = pickled.load(io.BytesIO(data).read())
+        found = cifar_pickle.load(io.BytesIO(data).read())
         np.testing.assert_array_equal(found[b"data"].values, value["data"])
         assert (found[b"labels"], found[b"none"], found[b"pair"]) == ([1, 2], None, (1, 2.5))

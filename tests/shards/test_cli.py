@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from shards import manifest, registry, report, shapes
-from shards.preview import _by_class
+from amdim.shards import build_report, manifest
+from amdim.shards.contact_sheet import _by_class
+from amdim.shards.shapes import renderer
+from amdim.shards.sources import registry
 
 
 @pytest.fixture
@@ -108,7 +110,7 @@ def test_errors_are_one_line_with_their_exit_code(cli, photos, tmp_path):
 def test_a_terminal_gets_a_bar_and_a_pipe_a_few_lines():
     for terminal in (True, False):
         console = Console(force_terminal=terminal, width=120, file=io.StringIO())
-        with report.progress(console, "build", 1000) as show:
+        with build_report.progress(console, "build", 1000) as show:
             for done in range(1, 1001):
                 show(done)
         text = console.file.getvalue()
@@ -118,8 +120,8 @@ def test_a_terminal_gets_a_bar_and_a_pipe_a_few_lines():
 
 
 def test_debug_shows_the_traceback(monkeypatch):
-    from errors import UsageError, run_app
-    from shards.__main__ import app
+    from amdim.errors import UsageError, run_app
+    from amdim.shards.cli import app
 
     monkeypatch.setattr(sys, "argv", ["shards", "build", "imagenot", "--debug"])
     with pytest.raises(UsageError):
@@ -138,7 +140,7 @@ def test_every_source_is_reachable_by_name():
     assert set(registry.SOURCES) == {
         *("shapes", "fashion-mnist", "folder", "imagenet", "places205", "cifar10", "cifar100", "stl10", "webdataset"),
     }
-    assert registry.source("shapes", registry.Options(seed=5)).classes == shapes.CLASSES
+    assert registry.source("shapes", registry.Options(seed=5)).classes == renderer.CLASSES
 
 
 def test_a_preview_gathers_classes_from_all_shards(cli, tmp_path):
@@ -187,7 +189,7 @@ def test_ctrl_c_says_how_to_go_on(cli, photos, tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("shards.build.build", interrupted)
+    monkeypatch.setattr("amdim.shards.build.build", interrupted)
     stopped = cli("build", "folder", "--src", photos, "--out", tmp_path / "set", "--workers", 1)
     assert stopped.code == 130
     assert "folder: interrupted; type the same again to go on" in stopped.err

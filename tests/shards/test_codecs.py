@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from shards.source import Encoding, Rejected
-from shards.store import store
+from amdim.shards.images.encode import store
+from amdim.shards.sources.base import Encoding, Rejected
 from tests.shards import codec_matrix
 from tests.shards.codec_matrix import Case, levels, picture, tiff
 

@@ -6,9 +6,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from errors import UserError
-from shards import cifar, download, stl10
-from shards.download import Published, fetch
+from amdim.errors import UserError
+from amdim.shards.sources import cifar, published_files, stl10
+from amdim.shards.sources.published_files import Published, fetch
 
 DATA = bytes(range(256)) * 20_000
 MD5 = hashlib.md5(DATA).hexdigest()
@@ -95,7 +95,7 @@ def offline(monkeypatch, tmp_path):
     def refuse(*_, **__):
         raise OSError("Name or service not known")
 
-    monkeypatch.setattr(download, "urlopen", refuse)
+    monkeypatch.setattr(published_files, "urlopen", refuse)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 

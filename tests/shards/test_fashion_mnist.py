@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from errors import UsageError, UserError
-from shards import download, fashion_mnist, index
+from amdim.errors import UsageError, UserError
+from amdim.shards import index
+from amdim.shards.sources import fashion_mnist, published_files
 
 real = pytest.mark.skipif(
     not fashion_mnist.DEBIAN.is_dir(), reason=f"{fashion_mnist.DEBIAN}: absent; apt install dataset-fashion-mnist"
@@ -89,7 +90,7 @@ def test_offline_says_what_to_do(nowhere, monkeypatch):
     def no_network(*_, **__):
         raise URLError("Name or service not known")
 
-    monkeypatch.setattr(download, "urlopen", no_network)
+    monkeypatch.setattr(published_files, "urlopen", no_network)
     with pytest.raises(UserError, match=r"train-images-idx3-ubyte\.gz: no answer.*apt install dataset-fashion-mnist.*SRC="):
         fashion_mnist.source(None)
 

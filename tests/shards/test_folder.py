@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from errors import UsageError, UserError
-from shards import folder, manifest
-from shards.decode import decode, open_image
-from shards.source import Encoding, Rejected
-from shards.store import store
+from amdim.errors import UsageError, UserError
+from amdim.shards import manifest
+from amdim.shards.images.decode import decode, open_image
+from amdim.shards.images.encode import store
+from amdim.shards.sources import folder
+from amdim.shards.sources.base import Encoding, Rejected
 
 KEEP = Encoding(256, 90)
 ORIENTATION = 0x0112

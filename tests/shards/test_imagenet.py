@@ -9,10 +9,10 @@ import tarfile
 
 import pytest
 
-from errors import UsageError, UserError
-from shards import imagenet
-from shards.devkit import _check_expansion
-from shards.source import Encoding
+from amdim.errors import UsageError, UserError
+from amdim.shards.sources import imagenet
+from amdim.shards.sources.base import Encoding
+from amdim.shards.sources.imagenet_devkit import _check_expansion
 from tests.shards import archives
 from tests.shards.archives import IDS, WNIDS, WORDS, imagenet_train, imagenet_val, jpeg, tar_bytes, write_parquet
 from tests.shards.loading import is_trainable, rejected, stored

@@ -9,10 +9,10 @@ import webdataset
 from nvidia.dali import fn, pipeline_def
 from PIL import Image
 
-from errors import UserError
-from shards import index
-from shards.source import Rejected
-from shards.store import encode_png
+from amdim.errors import UserError
+from amdim.shards import index
+from amdim.shards.images.encode import encode_png
+from amdim.shards.sources.base import Rejected
 
 
 def contents(tar):

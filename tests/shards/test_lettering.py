@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from shards.lettering import _fonts, _letters, letter
+from amdim.shards.text_fit import _fonts, _letters, letter
 
 
 @pytest.mark.parametrize("name", ["cat", "Ökologie", "αβγ", "собака"])
@@ -15,14 +15,14 @@ def test_names_that_the_font_has_are_written(name):
 
 
 def test_names_that_no_font_has_become_numbers(monkeypatch):
-    monkeypatch.setattr("shards.lettering._fonts", lambda: _fonts()[:1])
+    monkeypatch.setattr("amdim.shards.text_fit._fonts", lambda: _fonts()[:1])
     assert letter("猫", 7, 14, 200)[0] == "class 7"
 
 
 def test_a_font_of_the_machine_is_found(monkeypatch):
     own, *_ = _fonts()
-    monkeypatch.setattr("shards.lettering._fonts", lambda: ["/nowhere/else.ttf", own])
-    monkeypatch.setattr("shards.lettering._letters", lambda path: _letters(path) if path == own else frozenset())
+    monkeypatch.setattr("amdim.shards.text_fit._fonts", lambda: ["/nowhere/else.ttf", own])
+    monkeypatch.setattr("amdim.shards.text_fit._letters", lambda path: _letters(path) if path == own else frozenset())
     text, font = letter("cat", 0, 14, 200)
     assert (text, font.path) == ("cat", own)
 

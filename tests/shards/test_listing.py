@@ -4,8 +4,8 @@ import tracemalloc
 
 import pytest
 
-from shards.listing import Listing
-from shards.source import Sample
+from amdim.shards.sample_list import Listing
+from amdim.shards.sources.base import Sample
 
 
 def test_samples_come_back():

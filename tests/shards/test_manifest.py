@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from errors import UsageError, UserError
-from shards import manifest
+from amdim.errors import UsageError, UserError
+from amdim.shards import manifest
 
 
 def test_round_trip_gives_the_same_bytes(shapes_set, tmp_path):

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from errors import UserError
-from shards import build, folder, jpeg, manifest, verify
-from shards.dali import Decoder
-from shards.decode import decode, open_image
-from shards.source import Encoding, Rejected
-from shards.store import store
+from amdim.errors import UserError
+from amdim.shards import build, manifest, verify
+from amdim.shards.images import jpeg
+from amdim.shards.images.dali_decoder import Decoder
+from amdim.shards.images.decode import decode, open_image
+from amdim.shards.images.encode import store
+from amdim.shards.sources import folder
+from amdim.shards.sources.base import Encoding, Rejected
 from tests.shards import odd
 from tests.shards.loading import rejected, stored
 
@@ -255,8 +257,8 @@ def test_memory_that_runs_out_is_the_images_fault_only_if_there_is_some(monkeypa
     def fail(*_, **__):
         raise MemoryError
 
-    monkeypatch.setattr("shards.decode.Image.open", fail)
-    monkeypatch.setattr("shards.decode._room_for_an_image", lambda: room)
+    monkeypatch.setattr("amdim.shards.images.decode.Image.open", fail)
+    monkeypatch.setattr("amdim.shards.images.decode._room_for_an_image", lambda: room)
     error, words = (Rejected, "damaged: asks for more memory") if room else (UserError, "fewer --workers")
     with pytest.raises(error, match=words):
         decode(b"anything")

@@ -4,9 +4,9 @@ import gzip
 
 import pytest
 
-from errors import UsageError
-from shards import places205
-from shards.source import Encoding
+from amdim.errors import UsageError
+from amdim.shards.sources import places205
+from amdim.shards.sources.base import Encoding
 from tests.shards.archives import jpeg, tar_bytes
 from tests.shards.loading import is_trainable, rejected, stored
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.listing import Listing
-from shards.plan import Plan
-from shards.source import Raw, Source
+from amdim.shards.plan import Plan
+from amdim.shards.sample_list import Listing
+from amdim.shards.sources.base import Raw, Source
 
 
 def image(sample):

@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from errors import UsageError, UserError
-from shards import folder, manifest
-from shards.journal import Journal
-from shards.pool import Team
-from shards.source import Encoding, Raw, Rejected, Sample, Source
+from amdim.errors import UsageError, UserError
+from amdim.shards import manifest
+from amdim.shards.journal import Journal
+from amdim.shards.sources import folder
+from amdim.shards.sources.base import Encoding, Raw, Rejected, Sample, Source
+from amdim.shards.worker_pool import Team
 
 ROOT = Path(__file__).parents[2]
 JOURNAL = manifest.UNFINISHED
@@ -124,7 +125,7 @@ def test_other_options_or_input_are_refused_with_both_ways_out(photos, tmp_path,
     with pytest.raises(UsageError, match=rf"size 32 → 24.*finish it with `make shards DATA=folder SRC={src} .*anew.*--overwrite"):
         quietly(source_of(src, size=24), out, src=src)
     with monkeypatch.context() as changed:
-        changed.setattr("shards.build.version", lambda _: "0.1")
+        changed.setattr("amdim.shards.build.version", lambda _: "0.1")
         with pytest.raises(UsageError, match=r"pillow .* → 0\.1"):
             quietly(source_of(src), out)
     (src / "cat/0.jpg").write_bytes(jpeg(7, 50))
@@ -155,7 +156,7 @@ def test_a_disk_that_fails_for_a_while_costs_no_image(photos, undisturbed, tmp_p
         raise OSError(number, os.strerror(number), path)
 
     with monkeypatch.context() as failing:
-        failing.setattr("shards.folder._open_at_once", fail)
+        failing.setattr("amdim.shards.sources.folder._open_at_once", fail)
         with pytest.raises(UserError, match=r"cannot be read .*type the same again"):
             quietly(source_of(photos), tmp_path)
     quietly(source_of(photos), tmp_path)
@@ -209,7 +210,7 @@ def test_a_dask_cluster_gives_the_same_bytes(photos, undisturbed, tmp_path, cli,
 
 def test_a_cluster_that_is_not_there_is_told_in_one_line(photos, tmp_path, cli, monkeypatch):
     pytest.importorskip("distributed")
-    monkeypatch.setattr("shards.cluster.PATIENCE", 0.3)
+    monkeypatch.setattr("amdim.shards.dask_workers.PATIENCE", 0.3)
     outcome = cli("build", "folder", "--src", photos, "--out", tmp_path, "--dask", "tcp://127.0.0.1:9")
     assert (outcome.code, outcome.err.count("\n")) == (1, 1), outcome.err
     assert "no Dask scheduler answers" in outcome.err
@@ -291,7 +292,7 @@ def small_disk(tmp_path):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_full_disk_is_one_line_and_nothing_broken_is_left(photos, undisturbed, small_disk, cli, workers, monkeypatch):
-    monkeypatch.setattr("shards.build.check_space", lambda *_: None)  # which would have seen it coming
+    monkeypatch.setattr("amdim.shards.build.check_space", lambda *_: None)  # which would have seen it coming
     out = small_disk / "set"
     arguments = ("build", "folder", "--src", photos, "--size", 32, "--out", out, "--workers", workers)
     outcome = cli(*arguments)

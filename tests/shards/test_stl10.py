@@ -5,8 +5,9 @@ import gzip
 import numpy as np
 import pytest
 
-from errors import UsageError, UserError
-from shards import manifest, stl10
+from amdim.errors import UsageError, UserError
+from amdim.shards import manifest
+from amdim.shards.sources import stl10
 from tests.shards.archives import pixels, tar_bytes
 from tests.shards.loading import is_trainable, pixels_of, rejected, stored
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shards import index, manifest, shapes, verify
+from amdim.shards import index, manifest, verify
+from amdim.shards.shapes import renderer
 
 
 @pytest.fixture
@@ -207,7 +208,7 @@ def test_swapped_shards(copy):
 
 def test_a_stale_index(copy, tmp_path, quietly):
     """Of another build of the same pictures in another order."""
-    quietly(shapes.source(0, {"train": 808, "val": 40}), tmp_path / "other", seed=1)
+    quietly(renderer.source(0, {"train": 808, "val": 40}), tmp_path / "other", seed=1)
     shutil.copy(tmp_path / "other/train-00001.npy", copy)
     (fault,) = faults(copy, fast=True)
     assert fault.startswith("train-00001.npy: ")

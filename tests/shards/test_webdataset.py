@@ -11,9 +11,10 @@ import pytest
 import webdataset as published
 from PIL import Image
 
-from errors import UsageError
-from shards import build, index, manifest, registry
-from shards.verify import verify
+from amdim.errors import UsageError
+from amdim.shards import build, index, manifest
+from amdim.shards.sources import registry
+from amdim.shards.verify import verify
 from tests.shards.archives import jpeg, tar_bytes
 from tests.shards.loading import is_trainable, stored
 
@@ -295,7 +296,7 @@ def test_a_full_disk_while_indexing_is_one_line_and_leaves_no_manifest(tars, cli
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as full:
-        full.setattr("shards.build.save_rejections", fail)
+        full.setattr("amdim.shards.build.save_rejections", fail)
         outcome = cli("build", "webdataset", "--src", tars, "--workers", 1)
     assert (outcome.code, "the disk is full" in outcome.err) == (1, True)
     assert not (tars / manifest.FILE).exists()

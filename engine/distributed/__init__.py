@@ -1,0 +1,1 @@
+"""Ranks: launch, rendezvous, agreement, signals."""

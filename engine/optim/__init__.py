@@ -1,0 +1,1 @@
+"""Optimizers, their schedule, and the moving average of weights."""

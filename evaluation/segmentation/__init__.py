@@ -1,0 +1,1 @@
+"""Emergent segmentation by the mixture features."""

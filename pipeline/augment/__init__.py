@@ -1,0 +1,1 @@
+"""The views: recipes, sampled parameters, and the back ends that compute pixels."""

@@ -1,0 +1,1 @@
+"""Pictures: read as what they hold, checked, and encoded for a shard."""

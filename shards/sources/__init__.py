@@ -1,0 +1,1 @@
+"""Image collections that shards are built from."""
