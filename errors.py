@@ -41,18 +41,31 @@ class UsageError(UserError):
     exit_code = 2
 
 
+def installed() -> bool:
+    """Return whether this process is a command of the installed package."""
+    return program().startswith("amdim-")
+
+
+def as_typed(text: str) -> str:
+    """Return ``text`` with its commands as they are typed here: those of an installed package, or those of a checkout."""
+    if not installed():
+        return text
+    return re.sub(r"python (train|eval)\.py|python -m (shards)\b", lambda found: f"amdim-{found[1] or found[2]}", text)
+
+
 def run_app(app: typer.Typer, program: str, before_failing: Callable[[], None] = lambda: None) -> NoReturn:
     """Runs a typer application; exits 0 done, 1 failed, 2 wrong usage. Typer itself makes Ctrl-C exit 130."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal or log that has no arrows is no reason to end
+    name = Path(sys.argv[0]).name if installed() else program
     try:
-        code = typer.main.get_command(app).main(prog_name=program, standalone_mode=False)
+        code = typer.main.get_command(app).main(prog_name=name, standalone_mode=False)
     except Exception as error:
         if "--debug" in sys.argv:
             raise
         with suppress(KeyboardInterrupt):
             before_failing()
-        fail(program, *explain(error))
+        fail(name, *explain(error))
     leave(code if isinstance(code, int) else 0)
 
 
@@ -104,7 +117,7 @@ def blurt(text: str) -> None:
 
 def fail(program: str, message: str, code: int) -> NoReturn:
     with suppress(OSError):
-        print(f"{program}: {redacted(' '.join(message.splitlines()))}", file=sys.stderr)
+        print(f"{program}: {redacted(as_typed(' '.join(message.splitlines())))}", file=sys.stderr)
     leave(code)
 
 

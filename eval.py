@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 import typer
@@ -39,7 +40,7 @@ from amdim.engine.distributed.dist_env import DistEnv, find_dist_env, let_the_fi
 from amdim.engine.monitor.console import make_console, start_table
 from amdim.engine.optim.ema import wanted
 from amdim.engine.train_options import CacheDir, CacheGb, Debug, Procs, Timeout
-from amdim.errors import UsageError, run_app
+from amdim.errors import UsageError, as_typed, run_app
 from amdim.evaluation import eval_options, results
 from amdim.evaluation.compare_runs import compare as compare_runs
 from amdim.evaluation.export import export as export_encoder
@@ -69,7 +70,7 @@ def import_original(file: Path | None, out: str | None, console: Console) -> Non
     found = import_amdim_public.import_run(file, directory)
     start_table(import_amdim_public.summary(file, found), console)
     following = f"python eval.py --probe linear --run {shlex.quote(str(directory))} --data NAME"
-    console.print(f"written: {directory}. Next: {following}", soft_wrap=True, markup=False)
+    console.print(f"written: {directory}. Next: {as_typed(following)}", soft_wrap=True, markup=False)
 
 
 def measure_segments(subject: Subject, where: DistEnv, console: Console) -> None:
@@ -191,5 +192,10 @@ def main(
     probe(subject, plan, where, make_console(quiet=where.rank > 0), timeout)
 
 
-if __name__ == "__main__":
+def run() -> NoReturn:
+    """Run the command line, and exit."""
     run_app(app, "eval.py", let_the_first_speak)
+
+
+if __name__ == "__main__":
+    run()

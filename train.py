@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import typer
@@ -44,7 +44,7 @@ from amdim.engine.resume import announce, begin, warn_of_other
 from amdim.engine.run_dir import inhabited
 from amdim.engine.runs import Config
 from amdim.engine.trainer import Trainer
-from amdim.errors import run_app
+from amdim.errors import as_typed, run_app
 from amdim.model.collectives import rank
 from amdim.pipeline import TwoViewLoader, Views
 from amdim.pipeline.augment.recipe_file import as_fields, choose_recipe
@@ -322,8 +322,13 @@ def train(trainer: Trainer, run: Path, resume: str, due: CheckpointInterval, pee
 
 def next_command(trainer: Trainer, run: Path) -> str:
     command = f"Next: python eval.py --probe linear --run {shlex.quote(str(run))}"
-    return command if trainer.loader.manifest.classes else f"{command} --data NAME, with a set that has labels"
+    return as_typed(command if trainer.loader.manifest.classes else f"{command} --data NAME, with a set that has labels")
+
+
+def run() -> NoReturn:
+    """Run the command line, and exit."""
+    run_app(app, "train.py", let_the_first_speak)
 
 
 if __name__ == "__main__":
-    run_app(app, "train.py", let_the_first_speak)
+    run()

@@ -13,9 +13,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 
-from amdim.errors import blurt, redacted
+from amdim.errors import blurt, installed, redacted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 SHOW_CURSOR = "\x1b[?25h"
@@ -90,4 +91,4 @@ def same_command(arguments: Sequence[str]) -> str:
         if not skip and argument != "--resume" and not argument.startswith("--resume="):
             kept.append(redacted(argument))
         skip = argument == "--resume"
-    return shlex.join(["python", *kept])
+    return shlex.join([Path(kept[0]).name, *kept[1:]] if installed() else ["python", *kept])
